@@ -1,0 +1,174 @@
+"""From params.yaml to a frozen typed config, or to one clear line per mistake; open it when loading goes wrong."""
+
+import dataclasses
+import difflib
+import re
+from collections.abc import Hashable, Iterator, Mapping, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any, TypeVar
+
+from jsonargparse import ArgumentError, ArgumentParser
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
+
+from assay.config.fields import Problem, describe, fields_of, leaves, section_class, violation
+from assay.errors import ConfigError
+
+
+C = TypeVar("C")
+
+
+def load(config_class: type[C], path: Path, overrides: Sequence[str] = ()) -> C:
+    """Read a parameter file, apply `dotted.key=value` overrides, validate everything.
+
+    Raises:
+        ConfigError: one line per problem, each with file, dotted key, what was given and what is allowed.
+    """
+    data = override(read(path), overrides)
+    try:
+        return build(config_class, data)
+    except ConfigError as error:
+        lines = str(error).splitlines()
+        raise ConfigError("\n".join(f"{path}: {line}" for line in lines)) from None
+
+
+def read(path: Path) -> dict[str, Any]:
+    """Read one YAML 1.2 mapping (so `3e-3` is a number and a repeated key is an error)."""
+    try:
+        data = YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ConfigError(f"{path}: no such file; give the path of a parameter file with --params") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: cannot be read ({error}); give a YAML text file") from None
+    except YAMLError as error:
+        reason = " ".join(str(error).split()[:40])
+        raise ConfigError(f"{path}: not valid YAML ({reason}); correct the file") from None
+    if not isinstance(data, dict):
+        raise ConfigError(f"{path}: got {type(data).__name__}; allowed: a mapping of sections; correct the file")
+    return data
+
+
+def override(data: dict[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
+    """A copy of nested `data` with each `dotted.key=YAML value` put in place; the key must exist already."""
+    result = _copy(data)
+    for text in overrides:
+        key, sign, value = text.partition("=")
+        if not sign:
+            raise ConfigError(f"{text}: got no value; allowed: dotted.key=value; write --{text}=VALUE")
+        *sections, leaf = key.split(".")
+        place = result
+        for section in sections:
+            below = place.get(section)
+            place = below if isinstance(below, dict) else place.setdefault(section, {})
+        place[leaf] = _scalar(value)
+    return result
+
+
+def build(config_class: type[C], data: Mapping[str, Any]) -> C:
+    """Turn a nested mapping into a config; raises ConfigError with one line per problem."""
+    _refuse(_shape_problems(config_class, data))
+    parser = _parser(config_class)
+    try:
+        namespace = parser.parse_object(dict(data))
+    except ArgumentError as error:
+        _refuse([_type_problem(config_class, data, str(error))])
+        raise
+    config = config_class(**vars(parser.instantiate(namespace)))
+    _refuse(_bounds_problems(config))
+    _refuse(_conflicts(config))
+    return config
+
+
+def resolved(config: Any) -> dict[str, Any]:
+    """Every field as plain JSON types, nulls too, in declaration order."""
+    result = {}
+    for name, hint in fields_of(type(config)).items():
+        value = getattr(config, name)
+        if section_class(hint):
+            value = resolved(value)
+        result[name] = list(value) if isinstance(value, tuple) else value
+    return result
+
+
+@cache
+def _parser(config_class: Hashable) -> ArgumentParser:
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_class_arguments(config_class, None)
+    return parser
+
+
+def _refuse(problems: Iterator[Problem] | list[Problem]) -> None:
+    lines = [str(problem) for problem in problems]
+    if lines:
+        raise ConfigError("\n".join(lines))
+
+
+def _shape_problems(config_class: type, data: Any, prefix: str = "") -> Iterator[Problem]:
+    """Unknown keys (with the nearest valid one), missing keys, and sections that are no mapping."""
+    known = fields_of(config_class)
+    if not isinstance(data, Mapping):
+        yield Problem(prefix.rstrip("."), _show(data), "a section with " + ", ".join(known), "indent its keys below it")
+        return
+    for key in data:
+        if key not in known:
+            yield Problem(f"{prefix}{key}", "an unknown key", *_nearest(str(key), prefix, list(known)))
+    for name, hint in known.items():
+        section = section_class(hint)
+        if name not in data:
+            allowed = "a section" if section else describe(hint)
+            yield Problem(f"{prefix}{name}", "no such key", allowed, f"add {prefix}{name}")
+        elif section:
+            yield from _shape_problems(section, data[name], f"{prefix}{name}.")
+
+
+def _nearest(key: str, prefix: str, known: list[str]) -> tuple[str, str]:
+    match = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
+    remedy = f"did you mean {prefix}{match[0]}?" if match else f"remove {prefix}{key}"
+    return ", ".join(known), remedy
+
+
+def _type_problem(config_class: type, data: Mapping[str, Any], message: str) -> Problem:
+    """Reword jsonargparse's refusal: it names the dotted key, we add the value and the allowed type in words."""
+    found = re.search(r'key "([^"]+)"', message)
+    if not found:
+        raise ConfigError(" ".join(message.split()))
+    key = found.group(1)
+    hint: Any = config_class
+    value: Any = data
+    for part in key.split("."):
+        hint, value = fields_of(section_class(hint) or hint)[part], value[part]
+    return Problem(key, _show(value), describe(hint))
+
+
+def _bounds_problems(config: Any) -> Iterator[Problem]:
+    for key, hint, value in leaves(config):
+        if violation(hint, value):
+            yield Problem(key, _show(value), describe(hint))
+
+
+def _conflicts(config: Any, prefix: str = "") -> Iterator[Problem]:
+    """Contradictions that the config classes report about themselves, keys made absolute."""
+    for name, hint in fields_of(type(config)).items():
+        if section_class(hint):
+            yield from _conflicts(getattr(config, name), f"{prefix}{name}.")
+    find = getattr(config, "conflicts", None)
+    if find:
+        for problem in find():
+            yield dataclasses.replace(problem, key=f"{prefix}{problem.key}")
+
+
+def _show(value: Any) -> str:
+    text = repr(list(value)) if isinstance(value, tuple) else repr(value)
+    return {"None": "null", "True": "true", "False": "false"}.get(text, text)
+
+
+def _scalar(text: str) -> Any:
+    try:
+        return YAML(typ="safe", pure=True).load(text) if text.strip() else None
+    except YAMLError:
+        raise ConfigError(f"{text}: not a YAML value; quote it") from None
+
+
+def _copy(data: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: _copy(value) if isinstance(value, Mapping) else value for key, value in data.items()}

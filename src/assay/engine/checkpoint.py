@@ -1,0 +1,116 @@
+"""Checkpoints: one safetensors file each, written atomically, with a checksum; open it when resuming fails.
+
+A file holds named tensors and one JSON document. Nothing is unpickled. The two newest files are kept, so that a
+damaged one costs one interval and not the run.
+"""
+
+import hashlib
+import json
+import shutil
+import struct
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load as parse_tensors
+from safetensors.torch import save as format_tensors
+from torch import Tensor
+
+from assay.errors import CheckpointError
+from assay.files import write_bytes
+
+KEPT = 2
+
+
+def write_tensors(path: Path, tensors: Mapping[str, Tensor], document: Mapping[str, Any]) -> None:
+    """Write tensors and a JSON document to one file: temporary name, fsync, rename.
+
+    Raises:
+        DataError: the disk is full or not writable; an older file of that name is left as it was.
+    """
+    flat = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    content = json.dumps(document, sort_keys=True)
+    metadata = {"document": content, "sha256": _digest(flat, content)}
+    write_bytes(path, format_tensors(flat, metadata))
+
+
+def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Tensors (on the CPU) and document of a file, after checking its checksum.
+
+    Raises:
+        CheckpointError: there is no such file, it is truncated, or its checksum does not match.
+    """
+    try:
+        raw = path.read_bytes()
+        metadata = _metadata(raw)
+        tensors = parse_tensors(raw)
+    except FileNotFoundError:
+        raise CheckpointError(f"{path}: no such file; train first, or give the path of a model") from None
+    except (OSError, SafetensorError, ValueError, struct.error) as error:
+        raise CheckpointError(f"{path}: damaged ({error}); delete it and run the stage again") from None
+    if metadata.get("sha256") != _digest(tensors, metadata.get("document", "")):
+        raise CheckpointError(f"{path}: its checksum does not match; delete it and run the stage again")
+    return tensors, json.loads(metadata["document"])
+
+
+def _metadata(raw: bytes) -> dict[str, str]:
+    (length,) = struct.unpack("<Q", raw[:8])
+    header = json.loads(raw[8 : 8 + length])
+    return dict(header.get("__metadata__", {}))
+
+
+def _digest(tensors: Mapping[str, Tensor], content: str) -> str:
+    total = hashlib.sha256(content.encode())
+    for name in sorted(tensors):
+        tensor = tensors[name]
+        total.update(f"{name}:{tensor.dtype}:{tuple(tensor.shape)}".encode())
+        total.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+    return total.hexdigest()
+
+
+class CheckpointFolder:
+    """The checkpoints of one run, named by step. `identity` says which run: a foreign checkpoint is refused."""
+
+    def __init__(self, folder: Path, identity: str) -> None:
+        self.folder = folder
+        self.identity = identity
+
+    def save(self, step: int, tensors: Mapping[str, Tensor], document: Mapping[str, Any]) -> None:
+        """Write the checkpoint of a step, then drop all but the newest two."""
+        path = self.folder / f"step-{step:09d}.safetensors"
+        write_tensors(path, tensors, {**document, "identity": self.identity, "step": step})
+        for old in self._paths()[KEPT:]:
+            old.unlink(missing_ok=True)
+
+    def load(self) -> tuple[dict[str, Tensor], dict[str, Any], list[str]] | None:
+        """The newest intact checkpoint and a line for each damaged one passed over; None if there is none at all.
+
+        Raises:
+            CheckpointError: there are checkpoints and every one is damaged, or they belong to another run.
+        """
+        damaged: list[str] = []
+        for path in self._paths():
+            try:
+                tensors, document = read_tensors(path)
+            except CheckpointError as error:
+                damaged.append(str(error))
+                continue
+            self._refuse_foreign(path, document)
+            return tensors, document, damaged
+        if damaged:
+            raise CheckpointError(damaged[0])
+        return None
+
+    def clear(self) -> None:
+        """Remove the folder: the run is complete and its model has been written elsewhere."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _paths(self) -> list[Path]:
+        return sorted(self.folder.glob("step-*.safetensors"), reverse=True)
+
+    def _refuse_foreign(self, path: Path, document: Mapping[str, Any]) -> None:
+        if document.get("identity") != self.identity:
+            got, wanted = str(document.get("identity"))[:12], self.identity[:12]
+            raise CheckpointError(f"{path}: belongs to run {got}; allowed: run {wanted}; move it away")

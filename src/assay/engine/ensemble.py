@@ -1,0 +1,78 @@
+"""One network, or K of one shape trained in one pass; open it when a member differs from its lone run.
+
+K members are stacked along a new first dimension of every parameter and run by `torch.func.vmap`. They see the same
+batches and differ in their initial weights. One member is not stacked: it costs nothing.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call, stack_module_state, vmap
+
+from assay.engine.task import Batch, Model, Task
+
+
+class Ensemble:
+    """K >= 1 networks of one architecture. Tensors of `state()` have a leading dimension K."""
+
+    def __init__(self, members: list[nn.Module]) -> None:
+        self.size = len(members)
+        self.module = members[0]
+        self.buffers: dict[str, Tensor] = {}
+        self.parameters: dict[str, nn.Parameter] = {
+            name: tensor for name, tensor in self.module.named_parameters() if tensor.requires_grad
+        }
+        if self.size > 1:
+            stacked, self.buffers = stack_module_state(members)
+            self.parameters = {name: nn.Parameter(stacked[name].detach().clone()) for name in self.parameters}
+
+    def loss(self, task: Task[Batch], batch: Batch, rng: torch.Generator) -> dict[str, Tensor]:
+        """Unweighted loss terms, each (K,)."""
+        if self.size == 1:
+            return {name: term.reshape(1) for name, term in task.loss(self.module, batch, rng).items()}
+
+        def lone(parameters: dict[str, Tensor], buffers: dict[str, Tensor]) -> dict[str, Tensor]:
+            return task.loss(_bind(self.module, parameters, buffers), batch, rng)
+
+        terms: dict[str, Tensor] = vmap(lone, randomness="same")(dict(self.parameters), self.buffers)
+        return terms
+
+    def clip(self, max_norm: float) -> Tensor:
+        """Scale each member's gradient to a 2-norm of at most `max_norm`; returns the norms before, (K,)."""
+        gradients = [p.grad for p in self.parameters.values() if p.grad is not None]
+        if self.size == 1:
+            norm: Tensor = nn.utils.clip_grad_norm_(list(self.parameters.values()), max_norm)
+            return norm.reshape(1)
+        norms: Tensor = torch.stack([g.flatten(1).norm(dim=1) for g in gradients]).norm(dim=0)
+        factors = (max_norm / (norms + 1e-6)).clamp(max=1.0)
+        for gradient in gradients:
+            gradient.mul_(factors.reshape(-1, *[1] * (gradient.dim() - 1)))
+        return norms
+
+    def state(self) -> dict[str, Tensor]:
+        """Every trained tensor and buffer, each (K, ...), sharing memory with the networks."""
+        if self.size > 1:
+            return {**{name: p.detach() for name, p in self.parameters.items()}, **self.buffers}
+        return {name: tensor.detach().unsqueeze(0) for name, tensor in self.module.state_dict().items()}
+
+    def load(self, state: Mapping[str, Tensor]) -> None:
+        """Copy a `state()` back in; names and shapes must be the same."""
+        own = self.state()
+        if own.keys() != state.keys():
+            raise KeyError(f"tensors differ: {sorted(own.keys() ^ state.keys())[:3]}")
+        for name, tensor in own.items():
+            tensor.copy_(state[name])
+
+    def member(self, index: int, state: Mapping[str, Tensor] | None = None) -> Model:
+        """Member `index` as a callable, with the ensemble's own weights or those of `state`."""
+        source = self.state() if state is None else state
+        return _bind(self.module, {name: tensor[index] for name, tensor in source.items()}, {})
+
+
+def _bind(module: nn.Module, parameters: dict[str, Tensor], buffers: dict[str, Tensor]) -> Callable[..., Any]:
+    def call(*inputs: Any) -> Any:
+        return functional_call(module, (parameters, buffers), inputs)
+
+    return call

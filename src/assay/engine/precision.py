@@ -1,0 +1,46 @@
+"""Device, number format and compilation; open it when a GPU behaves unlike a CPU."""
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from typing import Any, Literal
+
+import torch
+
+from assay.engine.config import TrainConfig
+from assay.errors import ConfigError
+
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+def pick_device(name: Literal["auto", "cpu", "cuda"]) -> torch.device:
+    """The device a config asks for.
+
+    Raises:
+        ConfigError: it asks for cuda and this machine or this build of torch has none.
+    """
+    available = torch.cuda.is_available()
+    if name == "cuda" and not available:
+        raise ConfigError("device: got cuda; allowed: cpu, auto (torch finds no GPU here); set device: auto")
+    return torch.device("cuda" if available and name != "cpu" else "cpu")
+
+
+class Precision:
+    """Autocast and loss scaling of one run. fp16 scales the loss; fp32 and bf16 do not need it."""
+
+    def __init__(self, config: TrainConfig, device: torch.device) -> None:
+        if config.precision == "fp16" and device.type == "cpu":
+            raise ConfigError("train.precision: got fp16 on a cpu; allowed: fp32, bf16; set train.precision: bf16")
+        self.device = device
+        self.dtype = DTYPES[config.precision]
+        self.scaler = torch.amp.GradScaler(device.type, enabled=config.precision == "fp16")
+        torch.set_float32_matmul_precision("high" if config.tf32 else "highest")
+        torch.backends.cudnn.allow_tf32 = config.tf32
+
+    def autocast(self) -> AbstractContextManager[Any]:
+        """Context in which forward passes run in the chosen format."""
+        return torch.autocast(self.device.type, self.dtype, enabled=self.dtype is not torch.float32)
+
+
+def compiled(function: Callable[..., Any], mode: str) -> Callable[..., Any]:
+    """The function, compiled by torch.compile in the given mode unless that is `none`."""
+    return function if mode == "none" else torch.compile(function, mode=mode)

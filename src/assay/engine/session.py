@@ -1,0 +1,32 @@
+"""One training stage from config to result: where checkpoints live, who listens for signals, what is logged.
+
+Open it when a run that should go on starts anew: checkpoints are kept outside the pipeline's outputs, in a folder
+named by the run's identity, so any way of starting the same run again finds them and no other run does.
+"""
+
+import os
+from pathlib import Path
+
+from assay.engine.checkpoint import CheckpointFolder
+from assay.engine.config import TrainConfig
+from assay.engine.log import TrainingLog
+from assay.engine.stop import StopRequest
+from assay.engine.task import Batch, Task
+from assay.engine.train import Trained, train
+
+CHECKPOINTS = "ASSAY_CHECKPOINTS"
+"""Environment variable naming the root of the checkpoint folders; `.assay/checkpoints` if unset."""
+
+
+def checkpoint_folder(name: str, identity: str) -> CheckpointFolder:
+    """The checkpoints of the run with this identity."""
+    root = Path(os.environ.get(CHECKPOINTS, ".assay/checkpoints"))
+    return CheckpointFolder(root / f"{name}-{identity[:16]}", identity)
+
+
+def run_training(
+    task: Task[Batch], config: TrainConfig, seed: int, checkpoints: CheckpointFolder, log_folder: Path
+) -> Trained:
+    """Train with signals, logs and checkpoints in place; errors as of `train`."""
+    with StopRequest() as stop, TrainingLog(log_folder) as log:
+        return train(task, config, seed, checkpoints, log, stop)

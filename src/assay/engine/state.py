@@ -1,0 +1,135 @@
+"""Everything that a training run carries from step to step, and its way into and out of a checkpoint.
+
+Open it when a resumed run differs from an undisturbed one: what is missing here is what was forgotten.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from assay.engine.config import TrainConfig
+from assay.engine.ensemble import Ensemble
+from assay.engine.log import Row
+from assay.engine.optim import build_optimizer, build_schedule, schedule_state
+from assay.engine.precision import Precision
+from assay.engine.random import derive
+from assay.engine.task import Batch, Monitor, Task
+
+TensorDict = dict[str, Tensor]
+
+
+class TrainState:
+    """Weights, optimiser, schedule, scaler, moving average, best weights, counters and logged rows of one run."""
+
+    def __init__(self, task: Task[Batch], config: TrainConfig, seed: int, device: torch.device) -> None:
+        self.config, self.device = config, device
+        self.monitor: Monitor = task.monitor
+        self.ensemble = Ensemble(build_members(task, seed, config.ensemble_size, device))
+        self.optimizer = build_optimizer(config.optimizer, self.ensemble.parameters.values())
+        steps = config.total_steps(task.samples_per_epoch)
+        self.schedule = build_schedule(config.schedule, self.optimizer, steps, task.monitor.direction)
+        self.precision = Precision(config, device)
+        self.average = clone(self.ensemble.state()) if config.ema_decay else None
+        self.best = clone(self.ensemble.state())
+        self.best_value = [task.monitor.worst] * config.ensemble_size
+        self.best_step = [0] * config.ensemble_size
+        self.waited = [0] * config.ensemble_size
+        self.step = 0
+        self.rows: list[Row] = []
+
+    def evaluated(self) -> TensorDict:
+        """The weights that are judged: the moving average if there is one."""
+        return self.average if self.average is not None else self.ensemble.state()
+
+    def update_average(self) -> None:
+        """Move the average one step towards the weights."""
+        if self.average is not None and self.config.ema_decay is not None:
+            for name, tensor in self.ensemble.state().items():
+                self.average[name].lerp_(tensor.to(self.average[name].dtype), 1 - self.config.ema_decay)
+
+    def judge(self, values: list[float]) -> None:
+        """Keep the weights of every member whose monitored value improved, and count the waits of the others."""
+        current = self.evaluated()
+        for k, value in enumerate(values):
+            if not self.monitor.better(value, self.best_value[k]):
+                self.waited[k] += 1
+                continue
+            self.best_value[k], self.best_step[k], self.waited[k] = value, self.step, 0
+            for name, tensor in self.best.items():
+                tensor[k].copy_(current[name][k])
+
+    @property
+    def exhausted(self) -> bool:
+        """Whether every member has waited longer than the patience."""
+        patience = self.config.patience
+        return patience is not None and min(self.waited) >= patience
+
+    def tensors(self) -> TensorDict:
+        """All tensors of the run under slash-separated names."""
+        groups = {"model": self.ensemble.state(), "best": self.best, "average": self.average or {}}
+        flat = {f"{group}/{name}": tensor for group, state in groups.items() for name, tensor in state.items()}
+        for index, slots in self.optimizer.state_dict()["state"].items():
+            flat.update({f"optimizer/{index}/{key}": torch.as_tensor(value) for key, value in slots.items()})
+        flat["rng/cpu"] = torch.get_rng_state()
+        if self.device.type == "cuda":
+            flat["rng/cuda"] = torch.cuda.get_rng_state(self.device)
+        return flat
+
+    def document(self) -> dict[str, Any]:
+        """All numbers of the run that are no tensors."""
+        groups = [{k: v for k, v in group.items() if k != "params"} for group in self.optimizer.param_groups]
+        return {
+            "step": self.step,
+            "optimizer": groups,
+            "schedule": schedule_state(self.schedule),
+            "scaler": self.precision.scaler.state_dict(),
+            "best_value": self.best_value,
+            "best_step": self.best_step,
+            "waited": self.waited,
+            "rows": self.rows,
+        }
+
+    def restore(self, tensors: Mapping[str, Tensor], document: Mapping[str, Any]) -> None:
+        """Put the run back exactly where `tensors()` and `document()` were taken."""
+        self.ensemble.load(_group(tensors, "model", self.device))
+        self.best = _group(tensors, "best", self.device)
+        if self.average is not None:
+            self.average = _group(tensors, "average", self.device)
+        self._restore_optimizer(_group(tensors, "optimizer", torch.device("cpu")), document["optimizer"])
+        self.schedule.load_state_dict(document["schedule"])
+        self.precision.scaler.load_state_dict(document["scaler"])
+        self.best_value, self.best_step = document["best_value"], document["best_step"]
+        self.waited, self.rows, self.step = document["waited"], document["rows"], document["step"]
+        torch.set_rng_state(tensors["rng/cpu"])
+        if self.device.type == "cuda":
+            torch.cuda.set_rng_state(tensors["rng/cuda"], self.device)
+
+    def _restore_optimizer(self, slots: TensorDict, groups: list[dict[str, Any]]) -> None:
+        state: dict[int, TensorDict] = {}
+        for name, tensor in slots.items():
+            index, key = name.split("/")
+            state.setdefault(int(index), {})[key] = tensor
+        indices = [group["params"] for group in self.optimizer.state_dict()["param_groups"]]
+        packed = [{**group, "params": params} for group, params in zip(groups, indices, strict=True)]
+        self.optimizer.load_state_dict({"state": state, "param_groups": packed})
+
+
+def build_members(task: Task[Batch], seed: int, size: int, device: torch.device) -> list[nn.Module]:
+    """`size` fresh networks; member k draws its weights from the key (seed, "init", k)."""
+    members = []
+    for k in range(size):
+        torch.manual_seed(derive(seed, "init", k))
+        members.append(task.build().to(device))
+    return members
+
+
+def clone(state: Mapping[str, Tensor]) -> TensorDict:
+    """A copy that shares no memory."""
+    return {name: tensor.clone() for name, tensor in state.items()}
+
+
+def _group(tensors: Mapping[str, Tensor], group: str, device: torch.device) -> TensorDict:
+    prefix = f"{group}/"
+    return {name.removeprefix(prefix): t.to(device) for name, t in tensors.items() if name.startswith(prefix)}

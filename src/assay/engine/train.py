@@ -1,0 +1,181 @@
+"""The training loop: the only one in the project, to be read from top to bottom."""
+
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from assay.engine.checkpoint import CheckpointFolder
+from assay.engine.config import TrainConfig
+from assay.engine.health import Health
+from assay.engine.log import Row, TrainingLog
+from assay.engine.precision import compiled, pick_device
+from assay.engine.progress import phase
+from assay.engine.random import generator
+from assay.engine.state import TensorDict, TrainState
+from assay.engine.stop import StopRequest
+from assay.engine.task import Batch, Task
+from assay.errors import ConfigError, Unfinished
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What a finished run leaves: K members' weights, each tensor (K, ...), and how they came about."""
+
+    best: TensorDict
+    last: TensorDict
+    best_value: list[float]
+    best_step: list[int]
+    steps: int
+    samples: int
+    epochs: float
+    rows: list[Row] = field(repr=False)
+
+
+def train(
+    task: Task[Batch],
+    config: TrainConfig,
+    seed: int,
+    checkpoints: CheckpointFolder,
+    log: TrainingLog,
+    stop: StopRequest,
+) -> Trained:
+    """Train until the budget is spent or patience ends, from the newest checkpoint if there is one.
+
+    Raises:
+        Unfinished: a stop was requested; a checkpoint of this very step has been saved.
+        NonFiniteError: a loss term or gradient norm became NaN or Inf.
+        CheckpointError: the checkpoints are damaged or foreign, or the disk is full.
+        ConfigError: a loss term with a positive weight reaches no trained parameter.
+    """
+    state = TrainState(task, config, seed, pick_device(config.device))
+    resume(state, checkpoints)
+    if not state.rows:
+        refuse_idle_terms(state, task, seed)
+        state.rows.append({"step": 0, **validate(state, task)})
+    log.replay(state.rows)
+    total = config.total_steps(task.samples_per_epoch)
+    batches = task.batches(state.step * config.accumulate)
+    loss = compiled(state.ensemble.loss, config.compile)
+    health = Health(state.device)
+
+    with phase("train", total, state.step) as progress:
+        while state.step < total and not state.exhausted:
+            if stop.requested:
+                checkpoints.save(state.step, state.tensors(), state.document())
+                raise Unfinished(f"train: stopped at step {state.step} of {total}; the same command goes on from there")
+
+            terms = backpropagate(state, task, loss, batches, seed)
+            state.precision.scaler.unscale_(state.optimizer)
+            norms = {"gradient": state.ensemble.clip(config.clip_norm)} if config.clip_norm else {}
+            health.watch(state.step + 1, terms if config.precision == "fp16" else {**terms, **norms})
+            state.precision.scaler.step(state.optimizer)
+            state.precision.scaler.update()
+            state.optimizer.zero_grad(set_to_none=True)
+            if config.schedule.name != "plateau":
+                state.schedule.step()
+            state.step += 1
+            state.update_average()
+
+            row: Row = {}
+            if state.step % config.log_every == 0 or state.step == total:
+                health.check()
+                row |= {f"train/{name}": float(value.mean()) for name, value in terms.items()}
+                row["train/lr"] = state.optimizer.param_groups[0]["lr"]
+            if state.step % config.validate_every == 0 or state.step == total:
+                health.check()
+                row |= validate(state, task)
+            if row:
+                state.rows.append({"step": state.step, **row})
+                log.write(state.step, row)
+            if state.step % config.checkpoint_every == 0:
+                health.check()
+                checkpoints.save(state.step, state.tensors(), state.document())
+            progress.advance(note=f"loss {row['train/loss']:.4g}" if "train/loss" in row else None)
+
+    return finished(state, task)
+
+
+def resume(state: TrainState, checkpoints: CheckpointFolder) -> None:
+    """Put the newest intact checkpoint into `state`, if there is one; says so, and which ones it passed over."""
+    found = checkpoints.load()
+    if found is None:
+        return
+    tensors, document, damaged = found
+    state.restore(tensors, document)
+    for line in [*damaged, f"train: goes on from step {state.step}"]:
+        print(line, file=sys.stderr, flush=True)
+
+
+def backpropagate(
+    state: TrainState, task: Task[Batch], loss: Callable[..., dict[str, Tensor]], batches: Iterator[Batch], seed: int
+) -> dict[str, Tensor]:
+    """Gradients of one optimiser step, summed over its micro-batches; returns the mean loss and terms, each (K,)."""
+    parts: list[dict[str, Tensor]] = []
+    for micro in range(state.config.accumulate):
+        rng = generator(seed, "loss", state.step, micro, device=state.device)
+        with state.precision.autocast():
+            terms = loss(task, next(batches), rng)
+            total = weigh(terms, task.weights)
+        scaled: Tensor = state.precision.scaler.scale(total.sum() / state.config.accumulate)
+        torch.autograd.backward(scaled)
+        parts.append({"loss": total.detach(), **{name: term.detach() for name, term in terms.items()}})
+    return parts[0] if len(parts) == 1 else {name: torch.stack([p[name] for p in parts]).mean(0) for name in parts[0]}
+
+
+def weigh(terms: Mapping[str, Tensor], weights: Mapping[str, float]) -> Tensor:
+    """The weighted sum of the terms, (K,)."""
+    if terms.keys() != weights.keys():
+        raise KeyError(f"loss terms {sorted(terms)} and weights {sorted(weights)} differ")
+    return torch.stack([weights[name] * term for name, term in terms.items()]).sum(dim=0)
+
+
+def validate(state: TrainState, task: Task[Batch]) -> Row:
+    """Evaluate every member, keep the best weights, lower the rate on a plateau; returns the members' means."""
+    with torch.no_grad(), state.precision.autocast():
+        weights = state.evaluated()
+        results = [task.evaluate(state.ensemble.member(k, weights)).metrics for k in range(state.ensemble.size)]
+    monitored = [float(result[state.monitor.metric]) for result in results]
+    state.judge(monitored)
+    if state.config.schedule.name == "plateau" and state.step > 0:
+        state.schedule.step(sum(monitored) / len(monitored))  # type: ignore[arg-type]
+    return {f"validate/{name}": sum(r[name] for r in results) / len(results) for name in results[0]}
+
+
+def refuse_idle_terms(state: TrainState, task: Task[Batch], seed: int) -> None:
+    """Raise ConfigError if a term with a positive weight has no gradient in any parameter."""
+    batch = next(task.batches(0))
+    terms = state.ensemble.loss(task, batch, generator(seed, "loss", 0, 0, device=state.device))
+    parameters = list(state.ensemble.parameters.values())
+    for name, weight in task.weights.items():
+        if weight > 0 and not _reaches(terms[name], parameters):
+            raise ConfigError(
+                f"loss: term {name} reaches no trained parameter; set its weight to 0, or train what it needs"
+            )
+
+
+def _reaches(term: Tensor, parameters: list[Any]) -> bool:
+    if not term.requires_grad:
+        return False
+    gradients: Iterator[Tensor | None] = iter(
+        torch.autograd.grad(term.sum(), parameters, retain_graph=True, allow_unused=True)
+    )
+    return any(gradient is not None for gradient in gradients)
+
+
+def finished(state: TrainState, task: Task[Batch]) -> Trained:
+    """The result of a run that spent its budget or its patience."""
+    samples = state.step * state.config.samples_per_step
+    return Trained(
+        best=state.best,
+        last=state.evaluated(),
+        best_value=state.best_value,
+        best_step=state.best_step,
+        steps=state.step,
+        samples=samples,
+        epochs=samples / task.samples_per_epoch,
+        rows=state.rows,
+    )

@@ -1,0 +1,242 @@
+"""The loop: budget, resume, ensembles, refusals."""
+
+import errno
+import math
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from assay.engine.checkpoint import CheckpointFolder
+from assay.engine.log import TrainingLog
+from assay.engine.state import build_members
+from assay.engine.stop import StopRequest
+from assay.engine.task import Evaluation
+from assay.engine.train import Trained, train
+from assay.errors import CheckpointError, ConfigError, DataError, NonFiniteError, Unfinished
+
+VARIANTS = {
+    "plain": {},
+    "ensemble": {"ensemble_size": 3},
+    "average": {"ema_decay": 0.9},
+    "accumulate": {"accumulate": 3},
+    "everything": {"ensemble_size": 2, "ema_decay": 0.9, "accumulate": 2},
+    "plateau": {
+        "schedule": {
+            "name": "plateau",
+            "warmup_fraction": None,
+            "initial_division": None,
+            "final_division": None,
+            "plateau_factor": 0.5,
+            "plateau_patience": 0,
+        }
+    },
+    "cosine sgd": {
+        "schedule": {"name": "cosine"},
+        "optimizer": {"name": "sgd", "betas": None, "momentum": 0.9},
+    },
+    "nadam": {"optimizer": {"name": "nadam"}},
+    "radam": {"optimizer": {"name": "radam"}},
+    "bf16": {"precision": "bf16"},
+}
+
+
+class StopAt(StopRequest):
+    """A stop request that arrives after a number of looks at it, as a signal between two steps would."""
+
+    def __init__(self, looks: int) -> None:
+        super().__init__()
+        self.looks = looks
+
+    @property
+    def requested(self) -> bool:
+        self.looks -= 1
+        return self.looks < 0
+
+    @requested.setter
+    def requested(self, value: bool) -> None:
+        pass
+
+
+def run(task, config, folder: Path, stop: StopRequest | None = None, seed: int = 0) -> Trained:
+    return train(task, config, seed, CheckpointFolder(folder, "run"), TrainingLog(None), stop or StopRequest())
+
+
+def assert_same(one: dict[str, Tensor], two: dict[str, Tensor]) -> None:
+    assert one.keys() == two.keys()
+    for name, tensor in one.items():
+        assert torch.equal(tensor, two[name]), name
+
+
+def test_training_learns_the_line(task, make_config, tmp_path):
+    trained = run(task, make_config(steps=300, optimizer={"lr": 0.05}), tmp_path)
+    assert trained.best_value[0] < 0.01
+    assert trained.rows[0]["validate/loss"] > 10 * trained.best_value[0]
+
+
+def test_steps_samples_and_epochs_are_reported(task, make_config, tmp_path):
+    trained = run(task, make_config(steps=5, accumulate=2), tmp_path)
+    assert (trained.steps, trained.samples, trained.epochs) == (5, 40, 4.0)
+
+
+def test_a_budget_in_epochs_is_the_same_budget_in_steps(task, make_config, tmp_path):
+    by_steps = run(task, make_config(steps=10), tmp_path / "steps")
+    by_epochs = run(task, make_config(steps=None, epochs=4), tmp_path / "epochs")
+    assert by_epochs.steps == 10
+    assert_same(by_steps.last, by_epochs.last)
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("stop_after", [0, 1, 5, 11])
+def test_stop_and_resume_is_bit_identical(variant, stop_after, make_task, make_config, tmp_path):
+    task, config = make_task(), make_config(**VARIANTS[variant])
+    whole = run(task, config, tmp_path / "whole")
+    with pytest.raises(Unfinished, match=f"stopped at step {stop_after} of 12"):
+        run(task, config, tmp_path / "parts", StopAt(stop_after))
+    resumed = run(make_task(), config, tmp_path / "parts")
+    assert_same(whole.last, resumed.last)
+    assert_same(whole.best, resumed.best)
+    assert whole.rows == resumed.rows
+    assert whole.best_step == resumed.best_step
+
+
+def test_dropout_resumes_bit_identically(make_task, make_config, tmp_path):
+    whole = run(make_task(dropout=0.5), make_config(), tmp_path / "whole")
+    with pytest.raises(Unfinished):
+        run(make_task(dropout=0.5), make_config(), tmp_path / "parts", StopAt(7))
+    torch.rand(5)
+    assert_same(whole.last, run(make_task(dropout=0.5), make_config(), tmp_path / "parts").last)
+
+
+def test_a_crash_loses_at_most_one_checkpoint_interval(make_task, make_config, tmp_path):
+    class Crashing(make_task):
+        def batches(self, cursor):
+            for number, batch in enumerate(super().batches(cursor), start=cursor):
+                if number == 8:
+                    raise OSError("the node is gone")
+                yield batch
+
+    whole = run(make_task(), make_config(), tmp_path / "whole")
+    with pytest.raises(OSError, match="the node is gone"):
+        run(Crashing(), make_config(), tmp_path / "parts")
+    _, document, _ = CheckpointFolder(tmp_path / "parts", "run").load()
+    assert document["step"] == 6
+    assert_same(whole.last, run(make_task(), make_config(), tmp_path / "parts").last)
+
+
+def test_damaged_newest_checkpoint_falls_back_to_the_one_before(make_task, make_config, tmp_path, capsys):
+    whole = run(make_task(), make_config(), tmp_path / "whole")
+    with pytest.raises(Unfinished):
+        run(make_task(), make_config(), tmp_path / "parts", StopAt(7))
+    newest = max((tmp_path / "parts").iterdir())
+    newest.write_bytes(newest.read_bytes()[:-40])
+    assert_same(whole.last, run(make_task(), make_config(), tmp_path / "parts").last)
+    assert "step-000000007" in capsys.readouterr().err
+
+
+def test_foreign_checkpoint_is_refused(task, make_config, tmp_path):
+    with pytest.raises(Unfinished):
+        run(task, make_config(), tmp_path, StopAt(4))
+    other = CheckpointFolder(tmp_path, "another run")
+    with pytest.raises(CheckpointError, match="belongs to run run; allowed: run another run"):
+        train(task, make_config(), 0, other, TrainingLog(None), StopRequest())
+
+
+@pytest.mark.parametrize("member", [0, 1, 2])
+def test_a_member_equals_its_lone_run(member, make_task, make_config, tmp_path):
+    together = run(make_task(), make_config(ensemble_size=3), tmp_path / "ensemble")
+    lone = make_task()
+    starts = build_members(lone, 0, 3, torch.device("cpu"))
+    lone.build = lambda: starts[member]
+    alone = run(lone, make_config(), tmp_path / "lone")
+    for name, tensor in alone.last.items():
+        torch.testing.assert_close(together.last[name][member], tensor[0], rtol=1e-5, atol=1e-6)
+
+
+def test_members_differ_and_member_0_is_the_single_run(make_task, make_config, tmp_path):
+    together = run(make_task(), make_config(ensemble_size=2), tmp_path / "ensemble")
+    alone = run(make_task(), make_config(), tmp_path / "lone")
+    weight = together.last["0.weight"]
+    assert not torch.allclose(weight[0], weight[1])
+    torch.testing.assert_close(weight[0], alone.last["0.weight"][0], rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("size", [1, 3])
+def test_one_sgd_step_moves_each_member_by_its_clipped_norm(size, make_task, make_config, tmp_path):
+    rule = {"name": "sgd", "betas": None, "momentum": 0.0, "lr": 1.0, "weight_decay": 0.0}
+    flat = {"name": "constant", "warmup_fraction": None, "initial_division": None, "final_division": None}
+    config = make_config(steps=1, clip_norm=1e-3, optimizer=rule, schedule=flat, ensemble_size=size)
+    trained = run(make_task(), config, tmp_path)
+    for k, start in enumerate(build_members(make_task(), 0, size, torch.device("cpu"))):
+        moves = [(trained.last[name][k] - p.detach()).flatten() for name, p in start.named_parameters()]
+        assert float(torch.cat(moves).norm()) == pytest.approx(1e-3, rel=1e-3)
+
+
+def test_early_stop_waits_for_every_member(make_task, make_config, tmp_path):
+    class Flat(make_task):
+        def evaluate(self, model):
+            return Evaluation({"loss": 1.0})
+
+    trained = run(Flat(), make_config(steps=100, validate_every=2, patience=3, ensemble_size=2), tmp_path)
+    assert trained.steps == 6
+    assert trained.best_step == [0, 0]
+
+
+def test_best_weights_are_those_of_the_best_validation(make_task, make_config, tmp_path):
+    trained = run(make_task(), make_config(steps=60, validate_every=1, optimizer={"lr": 0.5}), tmp_path)
+    values = {int(row["step"]): row["validate/loss"] for row in trained.rows}
+    assert trained.best_value[0] == min(values.values()) == values[trained.best_step[0]]
+
+
+@pytest.mark.parametrize("size", [1, 2])
+def test_nan_is_refused_with_step_and_term(size, make_task, make_config, tmp_path):
+    class Poisoned(make_task):
+        def loss(self, model, batch, rng):
+            terms = super().loss(model, batch, rng)
+            if self.poisoned:
+                terms["second"] = terms["second"] * math.nan
+            return terms
+
+        def batches(self, cursor):
+            for number, batch in enumerate(super().batches(cursor), start=cursor):
+                self.poisoned = number == 4
+                yield batch
+
+    with pytest.raises(NonFiniteError, match=r"step 5: loss of member 0 is not finite"):
+        run(Poisoned(), make_config(ensemble_size=size), tmp_path)
+    _, document, _ = CheckpointFolder(tmp_path, "run").load()
+    assert document["step"] == 3
+
+
+def test_a_term_that_trains_nothing_is_refused(make_task, make_config, tmp_path):
+    class Idle(make_task):
+        def loss(self, model, batch, rng):
+            return {**super().loss(model, batch, rng), "second": batch[1].square().mean()}
+
+    with pytest.raises(ConfigError, match="term second reaches no trained parameter"):
+        run(Idle(), make_config(), tmp_path)
+
+
+def test_full_disk_while_saving_leaves_the_last_checkpoint(task, make_config, tmp_path, monkeypatch):
+    saved = 0
+
+    def fsync(descriptor: int) -> None:
+        nonlocal saved
+        saved += 1
+        if saved > 1:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("assay.files.os.fsync", fsync)
+    with pytest.raises(DataError, match="No space left on device.*make room"):
+        run(task, make_config(), tmp_path)
+    _, document, _ = CheckpointFolder(tmp_path, "run").load()
+    assert document["step"] == 3
+    assert not list(tmp_path.glob(".*tmp"))
+
+
+def test_compiled_loss_gives_the_same_result(task, make_task, make_config, tmp_path):
+    eager = run(task, make_config(steps=3), tmp_path / "eager")
+    fast = run(make_task(), make_config(steps=3, compile="default"), tmp_path / "fast")
+    for name, tensor in eager.last.items():
+        torch.testing.assert_close(fast.last[name], tensor, rtol=1e-4, atol=1e-5)
