@@ -12,7 +12,7 @@ from jsonargparse import ArgumentError, ArgumentParser
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
-from assay.config.fields import Problem, describe, fields_of, leaves, section_class, violation
+from assay.config.fields import Problem, alternatives, describe, fields_of, leaves, marks, section_class, violation
 from assay.errors import ConfigError
 
 
@@ -59,8 +59,9 @@ def override(data: dict[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
         *sections, leaf = key.split(".")
         place = result
         for section in sections:
-            below = place.get(section)
-            place = below if isinstance(below, dict) else place.setdefault(section, {})
+            place = place.setdefault(section, {})
+            if not isinstance(place, dict):
+                raise ConfigError(f"{key}: got a key below a value; allowed: keys below sections; drop .{leaf}")
         place[leaf] = _scalar(value)
     return result
 
@@ -68,7 +69,7 @@ def override(data: dict[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
 def build(config_class: type[C], data: Mapping[str, Any]) -> C:
     """Turn a nested mapping into a config; raises ConfigError with one line per problem."""
     _refuse(_shape_problems(config_class, data))
-    parser = _parser(config_class)
+    parser = _parser(config_class)  # type: ignore[arg-type]  # a class is hashable; the stub says otherwise
     try:
         namespace = parser.parse_object(dict(data))
     except ArgumentError as error:
@@ -118,6 +119,8 @@ def _shape_problems(config_class: type, data: Any, prefix: str = "") -> Iterator
         if name not in data:
             allowed = "a section" if section else describe(hint)
             yield Problem(f"{prefix}{name}", "no such key", allowed, f"add {prefix}{name}")
+        elif data[name] is None and section is None and type(None) not in alternatives(marks(hint)[0]):
+            yield Problem(f"{prefix}{name}", "null", describe(hint))
         elif section:
             yield from _shape_problems(section, data[name], f"{prefix}{name}.")
 

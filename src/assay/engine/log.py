@@ -4,6 +4,7 @@ Rows live in the checkpoint. A resumed run replays them into fresh files, so cur
 """
 
 import os
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
@@ -26,6 +27,8 @@ class TrainingLog:
             from dvclive.live import Live
             from torch.utils.tensorboard import SummaryWriter
 
+            for name in ("tensorboard", "live"):
+                shutil.rmtree(self.folder / name, ignore_errors=True)
             self._board = SummaryWriter(str(self.folder / "tensorboard"))
             self._live = Live(str(self.folder / "live"), save_dvc_exp=False, dvcyaml=None, monitor_system=False)
         return self

@@ -48,11 +48,20 @@ class Task(Protocol[Batch]):
     in-place change of its inputs, no branch on tensor values. `evaluate` is deterministic.
     """
 
-    samples_per_epoch: int
-    """Training samples in one epoch."""
-    weights: Mapping[str, float]
-    """Weight of each loss term; a term with a positive weight must reach a trained parameter."""
-    monitor: Monitor
+    @property
+    def samples_per_epoch(self) -> int:
+        """Training samples in one epoch."""
+        ...
+
+    @property
+    def weights(self) -> Mapping[str, float]:
+        """Weight of each loss term; a term with a positive weight must reach a trained parameter."""
+        ...
+
+    @property
+    def monitor(self) -> Monitor:
+        """The metric of `evaluate` that decides."""
+        ...
 
     def build(self) -> nn.Module:
         """A new network; called after seeding, draws its initial weights from torch's global generator."""

@@ -1,0 +1,273 @@
+"""Simulated brain slices with known CBF and ATT, a whole batch at a time; open it to change the anatomy.
+
+A phantom is a square of tissue without air: Voronoi regions of grey matter, white matter and CSF, each class
+with one CBF (ml/100 g/min) and one ATT (ms), voxel noise, then perhaps tumours or strokes, then
+partial-volume blur. Lengths below are in pixels of a 64 x 64 phantom and scale with the edge of the phantom.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from assay.errors import ConfigError
+
+Interval = tuple[float, float]
+
+EDGE = 64  # pixels; the edge that the lengths below refer to
+SEEDS = (15, 29)  # Voronoi seeds per phantom, both ends included
+SEED_MARGIN = 5
+LESION_MARGIN = 15
+LESION_RADIUS = (5, 14)  # both ends included
+CORE_MARGIN = (4, 5)  # of tumour and stroke: how much smaller the core is
+CORE_RADIUS = 3  # the smallest
+TISSUE_SHARES = (0.5, 0.4, 0.1)  # grey matter, white matter, CSF
+TUMOUR, STROKE = 0.35, 0.35  # share of phantoms; the rest is healthy
+LESIONS = 2  # at most, in one phantom
+TISSUES = 3
+CBF_SD, ATT_SD = 3.0, 50.0  # voxel noise in healthy tissue
+CBF_LIMITS, ATT_LIMITS = (0.0, 200.0), (100.0, 5000.0)
+CPU_BLOCK, GPU_BLOCK = 2**18, 2**24  # pixels worked on at once: what a CPU cache, or a GPU, can hold
+
+RANGES: dict[str, tuple[tuple[Interval, Interval], ...]] = {
+    "published": (
+        ((50.0, 70.0), (1000.0, 1600.0)),  # grey matter
+        ((18.0, 28.0), (1200.0, 1800.0)),  # white matter
+        ((0.0, 5.0), (100.0, 500.0)),  # CSF
+        ((90.0, 150.0), (500.0, 1000.0)),  # tumour rim
+        ((5.0, 20.0), (1800.0, 2500.0)),  # tumour core
+        ((15.0, 35.0), (1800.0, 2500.0)),  # penumbra
+        ((2.0, 10.0), (2500.0, 3000.0)),  # stroke core
+    ),
+    "wide": (
+        ((30.0, 90.0), (800.0, 2200.0)),
+        ((10.0, 35.0), (1000.0, 2500.0)),
+        ((0.0, 5.0), (100.0, 500.0)),
+        ((80.0, 150.0), (500.0, 1000.0)),
+        ((2.0, 20.0), (1800.0, 3000.0)),
+        ((10.0, 40.0), (1800.0, 3000.0)),
+        ((0.0, 10.0), (2500.0, 4000.0)),
+    ),
+}
+"""Uniform ranges of (CBF, ATT) of the tissues 0 to 2, then of the lesion labels 1 to 4."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PhantomBatch:
+    """N phantoms of H x W pixels.
+
+    cbf, att: (N, H, W) float32, ml/100 g/min and ms. tissue: (N, H, W) uint8, 0 grey matter, 1 white matter,
+    2 CSF, as if there were no lesion. lesion: (N, H, W) uint8, 0 none, 1 tumour rim, 2 tumour core,
+    3 penumbra, 4 stroke core. boundary: (N, H, W) bool, pixels beside, above or below one of another
+    compartment: another tissue, lesion, or zone of a lesion (the tissue under a lesion does not count).
+    """
+
+    cbf: Tensor
+    att: Tensor
+    tissue: Tensor
+    lesion: Tensor
+    boundary: Tensor
+
+    def __len__(self) -> int:
+        return len(self.cbf)
+
+
+def simulate_phantoms(
+    n: int,
+    *,
+    size: int = EDGE,
+    ranges: Literal["published", "wide"] = "published",
+    lesions: bool = True,
+    blur_sigma: float = 1.0,
+    generator: torch.Generator,
+) -> PhantomBatch:
+    """Draw `n` phantoms of `size` x `size` pixels on the generator's device.
+
+    ranges: tissue values of the published study, or wider ones. lesions: whether 35 % of the phantoms get one
+    or two tumours and 35 % one or two strokes. blur_sigma: partial-volume blur in pixels, 0 for none.
+    Raises ConfigError for no phantoms, a size below 16, a negative blur, or unknown ranges.
+    """
+    _check(n, size, ranges, blur_sigma)
+    pixels = CPU_BLOCK if generator.device.type == "cpu" else GPU_BLOCK
+    block = max(pixels // size**2, 1)
+    parts = []
+    for start in range(0, n, block):
+        compartments = _compartments(min(block, n - start), size, lesions, generator)
+        parts.append(_paint(compartments, ranges, blur_sigma, generator))
+    return parts[0] if len(parts) == 1 else _join(parts)
+
+
+def gaussian_blur(maps: Tensor, sigma: float) -> Tensor:
+    """Blur maps (..., H, W) in the plane with standard deviation `sigma` in pixels; 0 blurs nothing.
+
+    The kernel ends at 4 sigma and the image is mirrored about its outer edge (d c b a | a b c d), the
+    conventions of `scipy.ndimage.gaussian_filter`.
+    """
+    if sigma == 0:
+        return maps
+    rows, columns = (_blur_matrix(edge, sigma).to(maps) for edge in maps.shape[-2:])
+    return rows @ maps @ columns.T
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Compartments:
+    """Where everything is: code (n, H, W) uint8 is the tissue 0 to 2, or 3 + 2 * lesion, plus 1 in its core.
+
+    tissue: (n, H, W) uint8. label: (n, 7) uint8, the lesion label that each code stands for.
+    """
+
+    code: Tensor
+    tissue: Tensor
+    label: Tensor
+
+
+def _compartments(n: int, size: int, lesions: bool, generator: torch.Generator) -> _Compartments:
+    tissue = _voronoi(n, size, generator)
+    label = torch.zeros(n, TISSUES + 2 * LESIONS, dtype=torch.uint8, device=tissue.device)
+    if not lesions:
+        return _Compartments(code=tissue, tissue=tissue, label=label)
+    fate = _rand((n, 1), generator)
+    stroke = fate >= TUMOUR
+    outer = torch.where(stroke, 3, 1).to(torch.uint8)
+    label[:, TISSUES::2] = outer
+    label[:, TISSUES + 1 :: 2] = outer + 1
+    many = _rand((n, 1), generator) < 0.5
+    present = torch.cat((fate < TUMOUR + STROKE, (fate < TUMOUR + STROKE) & many), 1)
+    return _Compartments(code=_add_lesions(tissue, present, stroke, generator), tissue=tissue, label=label)
+
+
+def _voronoi(n: int, size: int, generator: torch.Generator) -> Tensor:
+    """Tissue (n, H, W) of the nearest seed; of several at one distance, the first tissue in the list.
+
+    Squared distance and tissue share one integer, so that a running minimum over the seeds finds both.
+    """
+    device, most = generator.device, SEEDS[1]
+    margin = _scaled(SEED_MARGIN, size)
+    used = _randint(SEEDS[0], most + 1, (1, n), generator) > torch.arange(most, device=device).unsqueeze(1)
+    position = _randint(margin, size - margin, (2, most, n), generator)
+    share = _rand((most, n), generator)
+    tissue = (share >= TISSUE_SHARES[0]).long() + (share >= TISSUE_SHARES[0] + TISSUE_SHARES[1])
+    position = torch.where(used, position, position[:, :1])  # an unused seed repeats the first
+    tissue = torch.where(used, tissue, tissue[:1])
+    squares = 4 * (position.unsqueeze(-1) - torch.arange(size, device=device)) ** 2  # (2, seeds, n, size)
+    dtype = torch.int16 if 8 * size**2 <= torch.iinfo(torch.int16).max + 1 else torch.int32
+    rows, columns = (squares[0] + tissue.unsqueeze(-1)).to(dtype), squares[1].to(dtype)
+    nearest = rows[0, :, :, None] + columns[0, :, None, :]
+    candidate = torch.empty_like(nearest)
+    for seed in range(1, most):
+        torch.add(rows[seed, :, :, None], columns[seed, :, None, :], out=candidate)
+        torch.minimum(nearest, candidate, out=nearest)
+    return (nearest & 3).to(torch.uint8)
+
+
+def _add_lesions(tissue: Tensor, present: Tensor, stroke: Tensor, generator: torch.Generator) -> Tensor:
+    """The codes (n, H, W) after painting the lesions that are `present` (n, 2) over the tissue, in order."""
+    n, size, _ = tissue.shape
+    margin = _scaled(LESION_MARGIN, size)
+    centre = _randint(margin, size - margin, (n, LESIONS, 2), generator)
+    smallest, largest = (_scaled(radius, size) for radius in LESION_RADIUS)
+    radius = _randint(smallest, largest + 1, (n, LESIONS), generator)
+    shrink = torch.where(stroke, _scaled(CORE_MARGIN[1], size), _scaled(CORE_MARGIN[0], size))
+    core = (radius - shrink).clamp_min(_scaled(CORE_RADIUS, size))
+    phase = torch.pi * _rand((n, LESIONS, 2, 2), generator)
+    coefficients = _outline_coefficients(torch.stack((radius, core), -1), phase)  # (n, 2, 2, 5)
+    reach = int(1.45 * largest) + 1
+    distance, harmonics, offset = _patch(reach, size + 2 * reach, tissue.device)
+    padded = torch.nn.functional.pad(tissue, (reach,) * 4)
+    flat = padded.view(-1)
+    for lesion in range(LESIONS):
+        which = present[:, lesion].nonzero().squeeze(1)
+        row, column = (centre[which, lesion] + reach).unbind(-1)
+        pixel = ((which * padded.shape[1] + row) * padded.shape[2] + column).unsqueeze(1) + offset
+        inside = distance <= coefficients[which, lesion] @ harmonics  # (lesions, 2, patch)
+        code = torch.where(inside[:, 0], TISSUES + 2 * lesion, flat[pixel])
+        flat[pixel] = torch.where(inside[:, 1], TISSUES + 2 * lesion + 1, code)
+    return padded[:, reach:-reach, reach:-reach].contiguous()
+
+
+def _outline_coefficients(radius: Tensor, phase: Tensor) -> Tensor:
+    """Coefficients (..., 5) of r * (1 + 0.3 sin(3 theta + p) + 0.15 sin(5 theta + q)), for `_patch`."""
+    first, second = phase.unbind(-1)
+    waves = (first.cos() * 0.3, first.sin() * 0.3, second.cos() * 0.15, second.sin() * 0.15)
+    return radius.unsqueeze(-1) * torch.stack((torch.ones_like(first), *waves), -1)
+
+
+def _patch(reach: int, stride: int, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
+    """Distance, angular harmonics (5, pixels) and flat offset of the pixels around a lesion's centre."""
+    axis = torch.arange(-reach, reach + 1, device=device)
+    y, x = (axis.view(-1, 1), axis.view(1, -1))
+    angle = torch.atan2(y, x).flatten()
+    waves = [(3 * angle).sin(), (3 * angle).cos(), (5 * angle).sin(), (5 * angle).cos()]
+    harmonics = torch.stack([torch.ones_like(angle), *waves])
+    return (x**2 + y**2).flatten().sqrt(), harmonics, (y * stride + x).flatten()
+
+
+def _paint(compartments: _Compartments, ranges: str, blur_sigma: float, generator: torch.Generator) -> PhantomBatch:
+    """Give every compartment its values, add voxel noise to healthy tissue, blur, and clip."""
+    code, label = compartments.code, compartments.label.long()
+    index = code.flatten(1).long()
+    rows = torch.where(label > 0, label + TISSUES - 1, torch.arange(label.shape[1], device=label.device))
+    low, high = torch.tensor(RANGES[ranges], device=label.device).unbind(-1)
+    values = low[rows] + (high - low)[rows] * _rand((*label.shape, 2), generator)  # (n, 7, 2)
+    noise = torch.randn((2, *index.shape), generator=generator, device=label.device)
+    sd = torch.tensor((CBF_SD, ATT_SD), device=label.device).view(2, 1, 1) * (index < TISSUES)
+    maps = values.movedim(-1, 0).gather(2, index.expand_as(noise)).addcmul_(noise, sd)
+    cbf, att = gaussian_blur(maps.view(2, *code.shape), blur_sigma)
+    return PhantomBatch(
+        cbf=cbf.clamp_(*CBF_LIMITS),
+        att=att.clamp_(*ATT_LIMITS),
+        tissue=compartments.tissue,
+        lesion=compartments.label.gather(1, index).view_as(code),
+        boundary=_boundary(code),
+    )
+
+
+def _boundary(code: Tensor) -> Tensor:
+    """Pixels (n, H, W) with another code above, below, left or right."""
+    boundary = torch.zeros_like(code, dtype=torch.bool)
+    for axis in (1, 2):
+        length = code.shape[axis] - 1
+        change = code.narrow(axis, 1, length) != code.narrow(axis, 0, length)
+        boundary.narrow(axis, 1, length).logical_or_(change)
+        boundary.narrow(axis, 0, length).logical_or_(change)
+    return boundary
+
+
+def _blur_matrix(edge: int, sigma: float) -> Tensor:
+    """The blur along one axis as a matrix (edge, edge)."""
+    radius = int(4.0 * sigma + 0.5)
+    offset = torch.arange(-radius, radius + 1)
+    weight = torch.exp(-0.5 * (offset.double() / sigma) ** 2)
+    source = (torch.arange(edge).view(-1, 1) + offset) % (2 * edge)
+    source = torch.minimum(source, 2 * edge - 1 - source)  # mirrored about the outer edge
+    return torch.zeros(edge, edge, dtype=torch.float64).scatter_add_(
+        1, source, (weight / weight.sum()).expand(edge, -1)
+    )
+
+
+def _join(parts: list[PhantomBatch]) -> PhantomBatch:
+    return PhantomBatch(**{name: torch.cat([getattr(part, name) for part in parts]) for name in vars(parts[0])})
+
+
+def _scaled(pixels: int, size: int) -> int:
+    return max(round(pixels * size / EDGE), 1)
+
+
+def _rand(shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
+    return torch.rand(shape, generator=generator, device=generator.device)
+
+
+def _randint(low: int, high: int, shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
+    return torch.randint(low, high, shape, generator=generator, device=generator.device)
+
+
+def _check(n: int, size: int, ranges: str, blur_sigma: float) -> None:
+    if n < 1:
+        raise ConfigError(f"phantoms: got {n}, allowed are 1 or more; ask for at least one")
+    if size < 16:
+        raise ConfigError(f"size: got {size}, allowed are 16 pixels or more; the lesions need room")
+    if blur_sigma < 0:
+        raise ConfigError(f"blur_sigma: got {blur_sigma:g}, allowed are 0 pixels or more; use 0 for no blur")
+    if ranges not in RANGES:
+        raise ConfigError(f"ranges: got {ranges!r}, allowed are {', '.join(RANGES)}; choose one of these")

@@ -1,0 +1,128 @@
+"""The command line as a person meets it: verbs, exit codes, one-line refusals, quick starts."""
+
+import json
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+import assay
+from assay.__main__ import main
+
+PARAMS = Path(__file__).parents[1] / "params.yaml"
+VERBS = ["stage", "check", "schema", "results"]
+
+
+def test_version(capsys):
+    with pytest.raises(SystemExit) as ended:
+        main(["--version"])
+    assert ended.value.code == 0
+    assert capsys.readouterr().out == f"assay {assay.__version__}\n"
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_help_has_a_summary_an_example_and_the_exit_codes(verb, capsys):
+    with pytest.raises(SystemExit) as ended:
+        main([verb, "--help"])
+    text = capsys.readouterr().out
+    assert ended.value.code == 0
+    assert f"assay {verb} " in text and "exit codes:" in text and "example" in text
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_a_verb_without_a_model_starts_in_half_a_second_and_without_torch(verb):
+    """Median of five starts, for the machine may be busy."""
+
+    def start() -> float:
+        begun = time.perf_counter()
+        subprocess.run([sys.executable, "-m", "assay", verb, "--help"], check=True, stdout=subprocess.DEVNULL)
+        return time.perf_counter() - begun
+
+    assert statistics.median(start() for _ in range(5)) < 0.5
+
+
+def test_validating_parameters_does_not_import_torch():
+    code = (
+        "import sys; from assay.__main__ import main; "
+        f"code = main(['check', 'asl', {str(PARAMS)!r}]); sys.exit(code or ('torch' in sys.modules))"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, stdout=subprocess.DEVNULL)
+
+
+def test_completion_scripts_are_printed(capsys):
+    with pytest.raises(SystemExit) as ended:
+        main(["--print-completion", "bash"])
+    assert ended.value.code == 0
+    assert "complete" in capsys.readouterr().out
+
+
+def test_check_says_what_a_file_would_run(capsys):
+    assert main(["check", "asl", str(PARAMS)]) == 0
+    line = capsys.readouterr().out
+    assert line.startswith(f"{PARAMS}: valid; homogeneous") and "steps" in line and "epochs" in line
+
+
+def test_check_lists_every_problem_of_every_file(tmp_path, capsys):
+    bad = tmp_path / "bad.yaml"
+    bad.write_text(PARAMS.read_text().replace("seed: 0", "sede: 0").replace("lesions:", "lesion:"))
+    assert main(["check", "asl", str(PARAMS), str(bad)]) == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 4
+    assert any("did you mean seed?" in line for line in lines)
+    assert all(line.startswith(f"{bad}: ") for line in lines)
+
+
+def test_check_as_json(capsys):
+    assert main(["check", "asl", str(PARAMS), "--json"]) == 0
+    (item,) = json.loads(capsys.readouterr().out)
+    assert item["valid"] and item["params"]["model"]["first_norm"] is None
+
+
+def test_a_wrong_key_ends_with_2_one_line_and_nothing_written(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main(["stage", "asl", "train", "--params", str(PARAMS), "--model.hiden_sizes", "[8, 16]"]) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1 and "did you mean model.hidden_sizes?" in error and "Traceback" not in error
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["stage", "asl", "trian"], "stage: got trian; allowed for study asl: simulate, train, validate"),
+        (["stage", "asl", "train", "--seed"], "--seed: got no value; allowed: --seed VALUE"),
+        (["stage", "asl", "train", "seed", "1"], "got a word where a --key was expected"),
+        (["results", "nowhere"], "nowhere: got no results"),
+    ],
+)
+def test_user_errors_end_with_2_and_one_line(arguments, message, capsys):
+    assert main(arguments) == 2
+    error = capsys.readouterr().err
+    assert message in error and error.count("\n") == 1
+
+
+def test_stage_lists_its_keys_with_type_and_meaning(capsys):
+    assert main(["stage", "asl", "train", "--keys"]) == 0
+    text = capsys.readouterr().out
+    assert "train.optimizer.lr\n    a number > 0\n    Learning rate" in text
+    assert "evaluation." not in text
+
+
+def test_the_committed_schema_is_current(capsys):
+    assert main(["schema", "asl"]) == 0
+    committed = PARAMS.parent / "docs" / "schema" / "asl.json"
+    assert json.loads(capsys.readouterr().out) == json.loads(committed.read_text())
+
+
+def test_results_are_shown_as_tables_and_as_json(tmp_path, capsys):
+    (tmp_path / "train").mkdir()
+    (tmp_path / "train" / "metrics.json").write_text('{"loss": 0.123456, "steps": 10}')
+    (tmp_path / "train" / "summary.csv").write_text("estimator,mae\nnetwork,0.5\n")
+    assert main(["results", str(tmp_path)]) == 0
+    shown = capsys.readouterr().out
+    assert "0.1235" in shown and "network" in shown
+    assert main(["results", str(tmp_path), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["train"]["metrics"]["steps"] == 10
