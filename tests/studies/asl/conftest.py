@@ -78,9 +78,7 @@ class BidsDataset:
         model = {"pcasl": pcasl_signal, "vsasl": vsasl_signal}[kind]
         return model(torch.from_numpy(self.cbf)[..., None], torch.from_numpy(self.att)[..., None], self.plds).numpy()
 
-    def write(
-        self, kind: str = "pcasl", *, stem: str = "sub-01", folder: str = "sub-01/perf", **sidecar: Any
-    ) -> Path:
+    def write(self, kind: str = "pcasl", *, stem: str = "sub-01", folder: str = "sub-01/perf", **sidecar: Any) -> Path:
         """Write one ASL image with sidecar, context and M0; a sidecar value of None removes the key."""
         perf = self.root / folder
         data, context, delays = self._volumes(kind)
@@ -90,9 +88,7 @@ class BidsDataset:
         kept = {key: value for key, value in values.items() if value is not None}
         (perf / f"{stem}_asl.json").write_text(json.dumps(kept))
         if self.m0 == "Separate":
-            self.write_image(
-                perf / f"{stem}_m0scan.nii.gz", np.stack([self.m0_map * 0.9, self.m0_map * 1.1], -1)
-            )
+            self.write_image(perf / f"{stem}_m0scan.nii.gz", np.stack([self.m0_map * 0.9, self.m0_map * 1.1], -1))
             intended = {"IntendedFor": f"bids::{folder}/{stem}_asl.nii.gz"}
             (perf / f"{stem}_m0scan.json").write_text(json.dumps(intended))
         return perf

@@ -127,9 +127,16 @@ def test_joint_signal_stacks_pcasl_then_vsasl_with_the_constants_of_each_image()
             "partition": p.partition,
         }
         pcasl = pcasl_signal(
-            cbf[index, ..., None], att[index, ..., None], PLDS, alpha=p.alpha_pcasl, label_duration=p.label_duration, **common
+            cbf[index, ..., None],
+            att[index, ..., None],
+            PLDS,
+            alpha=p.alpha_pcasl,
+            label_duration=p.label_duration,
+            **common,
         )
-        vsasl = vsasl_signal(cbf[index, ..., None], att[index, ..., None], PLDS, alpha=p.alpha_vsasl, recovery=p.recovery, **common)
+        vsasl = vsasl_signal(
+            cbf[index, ..., None], att[index, ..., None], PLDS, alpha=p.alpha_vsasl, recovery=p.recovery, **common
+        )
         torch.testing.assert_close(joint[index], torch.cat((pcasl, vsasl), -1).movedim(-1, 0), rtol=1e-12, atol=0)
 
 

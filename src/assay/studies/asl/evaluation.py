@@ -1,0 +1,186 @@
+"""Scores of estimates against the truth, by stratum and with intervals; open it for what a row of table.csv means."""
+
+import csv
+import io
+import json
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torchmetrics.functional.image import structural_similarity_index_measure
+
+from assay.files import write_bytes
+from assay.studies.asl.bootstrap import Bootstrap, percentiles
+from assay.studies.asl.estimators import LEAST_SQUARES, SMOOTHED
+from assay.studies.asl.heldout import STRATA, HeldOut, Scan
+from assay.studies.asl.metrics import METRICS, Metric, Sums, compare, mae_ratio, total_by, win_rate
+from assay.studies.asl.pairing import Voxels, voxels
+from assay.studies.asl.trained import Maps
+
+ALL = "all"
+QUANTITIES = ("cbf", "att")
+CALIBRATION = ("coverage_68", "coverage_95", "mean_z_squared")
+AGAINST_SMOOTHED = {"win_rate_smoothed": win_rate, "mae_ratio_smoothed": mae_ratio}
+SSIM_WINDOW = 7  # pixels
+
+
+class Label(NamedTuple):
+    """Which maps are scored."""
+
+    family: str
+    snr: float
+    estimator: str
+    quantity: str
+
+
+class Score(NamedTuple):
+    """One number: what, of which estimate, on which voxels; `low` and `high` are a 95 % interval over phantoms.
+
+    The phantoms of the brain family are slices of one head: their interval says nothing about other heads.
+
+    CBF scores are in ml/100 g/min, ATT scores in ms, where they have a unit. `win_rate` and `mae_ratio` are against
+    least squares at the same voxels, with `_smoothed` against least squares on smoothed images.
+    """
+
+    family: str
+    snr: float
+    stratum: str
+    estimator: str
+    quantity: str
+    metric: str
+    value: float
+    low: float
+    high: float
+    n_voxels: int
+    n_phantoms: int
+
+
+class Scores:
+    """All scores of a stage, found by their columns."""
+
+    def __init__(self, rows: Iterable[Score]) -> None:
+        self.rows = list(rows)
+        self._found = {row[:6]: row for row in self.rows}
+        self.estimators = list(dict.fromkeys(row.estimator for row in self.rows))
+
+    def get(self, place: tuple[str, float, str], estimator: str, quantity: str, metric: str) -> Score | None:
+        """The score at `place` = (family, SNR, stratum), if that stratum has voxels."""
+        return self._found.get((*place, estimator, quantity, metric))
+
+    def value(self, place: tuple[str, float, str], estimator: str, quantity: str, metric: str) -> float:
+        """Its value, NaN if there is none."""
+        row = self.get(place, estimator, quantity, metric)
+        return math.nan if row is None else row.value
+
+
+def score_maps(phantoms: HeldOut, scan: Scan, snr: float, maps: Mapping[str, Maps], weights: Tensor) -> list[Score]:
+    """Every metric of every estimator, by stratum; `weights` (R, N) are the bootstrap's.
+
+    Raises:
+        DataError: scan and phantoms are not the same phantoms.
+    """
+    rows = []
+    for quantity in QUANTITIES:
+        truth = voxels(getattr(phantoms.clean, quantity), phantoms.number, phantoms.mask)
+        group = strata_by_phantom(phantoms, truth)
+        tables = {name: voxels(getattr(each, quantity), scan.number, phantoms.mask) for name, each in maps.items()}
+        for name, table in tables.items():
+            std_map = getattr(maps[name], f"{quantity}_std")
+            std = voxels(std_map, scan.number, phantoms.mask) if std_map is not None else None
+            label = Label(phantoms.family, snr, name, quantity)
+            skipped = () if std is not None else CALIBRATION
+            metrics = {key: metric for key, metric in METRICS.items() if key not in skipped}
+            sums = _pooled(total_by(compare(table, truth, tables[LEAST_SQUARES], std), *group), phantoms)
+            rows += _rows(label, sums, metrics, weights)
+            sums = _pooled(total_by(compare(table, truth, tables[SMOOTHED]), *group), phantoms)
+            rows += _rows(label, sums, AGAINST_SMOOTHED, weights)
+            rows.append(_similarity(label, phantoms, getattr(maps[name], quantity), weights))
+    return rows
+
+
+def strata_by_phantom(phantoms: HeldOut, truth: Voxels) -> tuple[Tensor, int]:
+    """Group of each voxel, stratum * N + place of its phantom, and the number of groups."""
+    count = len(phantoms.number)
+    stratum = phantoms.strata[phantoms.mask].long()
+    return stratum * count + torch.searchsorted(phantoms.number, truth.phantom), count * len(STRATA)
+
+
+def _pooled(sums: Sums, phantoms: HeldOut) -> Sums:
+    """From sums by group to (1 + S, N), the first row over all strata."""
+
+    def pool(value: Tensor) -> Tensor:
+        table = value.view(len(STRATA), len(phantoms.number))
+        return torch.cat([table.sum(0, keepdim=True), table])
+
+    return sums.map(pool)
+
+
+def _rows(label: Label, sums: Sums, metrics: Mapping[str, Metric], weights: Tensor) -> list[Score]:
+    bootstrap = Bootstrap(sums, weights)
+    n_voxels, n_phantoms = bootstrap.pooled.voxels.long().tolist(), bootstrap.phantoms.tolist()
+    rows = []
+    for name, metric in metrics.items():
+        value, low, high = (column.tolist() for column in bootstrap.estimate(metric))
+        for k, stratum in enumerate((ALL, *STRATA)):
+            if n_voxels[k]:
+                rows.append(_score(label, stratum, name, (value[k], low[k], high[k]), (n_voxels[k], n_phantoms[k])))
+    return rows
+
+
+def _score(
+    label: Label, stratum: str, metric: str, estimate: tuple[float, float, float], size: tuple[int, int]
+) -> Score:
+    return Score(label.family, label.snr, stratum, label.estimator, label.quantity, metric, *estimate, *size)
+
+
+def _similarity(label: Label, phantoms: HeldOut, maps: Tensor, weights: Tensor) -> Score:
+    """Mean structural similarity of the maps within the mask (Wang et al. 2004, doi 10.1109/TIP.2003.819861).
+
+    Each map is scaled by the range of its truth; a voxel outside the mask is given its true value.
+    """
+    truth, mask = getattr(phantoms.clean, label.quantity), phantoms.mask
+    low, high = (end(truth, dim=(1, 2), keepdim=True) for end in (torch.amin, torch.amax))
+    estimate, ideal = ((each.float() - low) / (high - low) for each in (torch.where(mask, maps.float(), truth), truth))
+    similarity = structural_similarity_index_measure(
+        estimate.unsqueeze(1),
+        ideal.unsqueeze(1),
+        gaussian_kernel=False,
+        kernel_size=SSIM_WINDOW,
+        data_range=1.0,
+        reduction="none",
+    )
+    values = torch.as_tensor(similarity).double()
+    lower, upper = percentiles(weights @ values / weights.sum(1))
+    ends = (float(values.mean()), float(lower), float(upper))
+    return _score(label, ALL, "ssim", ends, (int(mask.sum()), len(truth)))
+
+
+def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[str | float]]) -> None:
+    """Write a table; numbers with six digits, NaN as an empty cell."""
+    text = io.StringIO(newline="")
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(header)
+    writer.writerows([_cell(value) for value in row] for row in rows)
+    write_bytes(path, text.getvalue().encode())
+
+
+def write_json(path: Path, document: object) -> None:
+    """Write JSON; numbers with six digits, NaN as null."""
+    write_bytes(path, (json.dumps(_plain(document), indent=2) + "\n").encode())
+
+
+def _cell(value: str | float) -> str:
+    if isinstance(value, str):
+        return value
+    return "" if math.isnan(value) else f"{value:.6g}" if isinstance(value, float) else str(value)
+
+
+def _plain(document: object) -> object:
+    if isinstance(document, Mapping):
+        return {key: _plain(value) for key, value in document.items()}
+    if isinstance(document, float):
+        return float(f"{document:.6g}") if math.isfinite(document) else None
+    return document

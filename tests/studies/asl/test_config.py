@@ -1,0 +1,186 @@
+"""The study's parameters: every leaf is read, each stage reads what dvc.yaml says it does, contradictions are refused."""
+
+import dataclasses
+import importlib
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from ruamel.yaml import YAML
+
+from assay.config import load
+from assay.config.fields import fields_of, is_incidental, leaves, section_class
+from assay.errors import ConfigError
+from assay.studies.asl.config import STAGES, Params
+from assay.studies.asl.sections import FLAGS
+
+ROOT = Path(__file__).parents[3]
+VALIDATION_ONLY = {"conflicts", "_width_conflicts", "describe"}
+
+
+def section_classes(config_class: type = Params) -> Iterator[type]:
+    yield config_class
+    for hint in fields_of(config_class).values():
+        below = section_class(hint)
+        if below:
+            yield from section_classes(below)
+
+
+class Reads:
+    """The dotted leaves that code reads from one parameter object, outside of loading, recording and validation.
+
+    Parameters that come out of a model file are other objects: they are not counted.
+    """
+
+    def __init__(self) -> None:
+        self.seen: set[str] = set()
+        self.watched: dict[int, str] = {}
+
+    def watch(self, section, prefix: str = "") -> None:
+        self.watched[id(section)] = prefix
+        for name, hint in fields_of(type(section)).items():
+            if section_class(hint):
+                self.watch(object.__getattribute__(section, name), f"{prefix}{name}.")
+
+    def read(self, section, name: str, caller) -> None:
+        prefix = self.watched.get(id(section))
+        module = caller.f_globals["__name__"]
+        generic = module.startswith("assay.config") or module == "dataclasses"
+        if prefix is not None and not generic and caller.f_code.co_name not in VALIDATION_ONLY:
+            self.seen.add(f"{prefix}{name}")
+
+
+@pytest.fixture
+def reads(monkeypatch) -> Reads:
+    found = Reads()
+    for config_class in section_classes():
+
+        def read(self, name):
+            found.read(self, name, sys._getframe(1))
+            return object.__getattribute__(self, name)
+
+        monkeypatch.setattr(config_class, "__getattribute__", read)
+    return found
+
+
+@pytest.fixture
+def bids_folder(bids_dataset) -> Path:
+    """A joint PCASL and VSASL data set at the delays of the default parameters."""
+    dataset = bids_dataset(plds=(500.0, 1000.0, 1500.0, 2000.0, 2500.0, 3000.0))
+    dataset.write_joint()
+    return dataset.root
+
+
+def run(stage: str, params: Params) -> None:
+    importlib.import_module(f"assay.studies.asl.{stage}").run(params)
+
+
+SGD = ["train.optimizer.name=sgd", "train.optimizer.betas=null", "train.optimizer.momentum=0.9"]
+PLATEAU = [
+    "train.schedule.name=plateau",
+    "train.schedule.plateau_factor=0.5",
+    "train.schedule.plateau_patience=1",
+    *(f"train.schedule.{key}=null" for key in ("warmup_fraction", "initial_division", "final_division")),
+]
+LEGACY = [
+    "legacy.mispaired_evaluation=true",
+    "legacy.weak_noise=true",
+    "legacy.inactive_randomisation=true",
+    "physics.randomise=baseline",
+    "legacy.published_sensitivity=true",
+    "legacy.published_statistics=true",
+    "legacy.steps_per_epoch=2",
+    "train.steps=null",
+    "train.epochs=1",
+]
+ARMS = {
+    "homogeneous": ["model.learned_variance=true", "loss.nll_weight=1", *SGD, *PLATEAU, "train.ema_decay=0.9"],
+    "spatial": ["model.architecture=spatial", "model.normalisation=per_curve", "model.first_norm=true", *LEGACY],
+    "amplitude_aware": [
+        "model.architecture=amplitude_aware",
+        "model.normalisation=global_scale",
+        "model.use_film_at_bottleneck=true",
+        "model.use_film_at_decoder=true",
+        "model.use_amplitude_output_modulation=true",
+        "loss.dc_weight=0.1",
+        "loss.variance_weight=0.1",
+        "data.source=simulated",
+        "train.patience=1",
+    ],
+    "dual_encoder": [
+        "model.architecture=dual_encoder",
+        "model.normalisation=global_scale",
+        "model.constrained_outputs=true",
+    ],
+}
+
+
+def arm(name: str, make_params) -> Params:
+    unread = FLAGS["homogeneous"] if name != "homogeneous" else ()
+    cleared = [f"model.{flag}=null" for flag in unread if flag not in FLAGS[name]]
+    return make_params(*cleared, *ARMS[name])
+
+
+def test_every_leaf_is_read_in_full_runs_and_only_by_stages_that_declare_it(
+    make_params, reads, tmp_path, monkeypatch, bids_folder
+):
+    monkeypatch.chdir(tmp_path)
+    every_leaf = {key for key, _, _ in leaves(make_params())}
+    incidental = {key for key, hint, _ in leaves(make_params()) if is_incidental(hint)}
+    everything: set[str] = set()
+    for name in ARMS:
+        maps = tmp_path / f"maps-{name}"
+        paths = make_params(f"predict.bids={bids_folder}", f"predict.output={maps}").predict
+        params = dataclasses.replace(arm(name, make_params), predict=paths)
+        for stage, declared in STAGES.items():
+            reads.watched.clear(), reads.seen.clear()
+            reads.watch(params)
+            run(stage, params)
+            read = reads.seen & every_leaf
+            undeclared = {leaf for leaf in read - incidental if not is_below(leaf, declared)}
+            assert undeclared == set(), f"{stage} of {name}"
+            everything |= read
+    assert every_leaf - everything == set()
+
+
+def is_below(leaf: str, keys: tuple[str, ...]) -> bool:
+    return any(f"{leaf}.".startswith(f"{key}.") for key in keys)
+
+
+def test_dvc_tracks_the_parameters_that_each_stage_declares():
+    stages = YAML(typ="safe").load((ROOT / "dvc.yaml").read_text())["stages"]
+    assert {name: tuple(stage["params"]) for name, stage in stages.items()} == {
+        name: keys for name, keys in STAGES.items() if name != "predict"
+    }
+
+
+CONTRADICTIONS = {
+    "model.hidden_sizes=[]": r"model\.hidden_sizes: got \[\]; allowed: a list of 2 or more whole numbers >= 8",
+    "model.hidden_sizes=[24,50]": r"model\.hidden_sizes: got \[24, 50\]; allowed: multiples of 8",
+    "physics.plds=[500,400]": r"physics\.plds: got \[500\.0, 400\.0\]; allowed: delays that increase",
+    "physics.plds=[500,500]": r"physics\.plds: got \[500\.0, 500\.0\]; allowed: delays that increase",
+    "train.epochs=3": r"train\.steps: got steps \d+ and epochs 3\.0; allowed: exactly one",
+    "train.steps=null": r"train\.steps: got steps null and epochs null; allowed: exactly one",
+    "model.first_norm=true": r"model\.first_norm: got true; allowed: null with architecture homogeneous",
+    "model.learned_variance=true": r"model\.learned_variance: got true; allowed: false unless loss\.nll_weight > 0",
+    "loss.nll_weight=1": r"loss\.nll_weight: got 1; allowed: 0 unless model\.learned_variance is true",
+    "noise.snr=[25,3]": r"noise\.snr: got \[25\.0, 3\.0\]; allowed: lower end first; give \[3, 25\]",
+    "evaluation.reference_snr=7": r"evaluation\.reference_snr: got 7; allowed: one of evaluation\.snr",
+    "sensitivity.scales=[2,1,0.5]": r"sensitivity\.scales: got \[2\.0, 1\.0, 0\.5\]; allowed: increasing factors",
+    "legacy.steps_per_epoch=1000": r"legacy\.steps_per_epoch: got 1000; allowed: null with train\.steps",
+    "legacy.inactive_randomisation=true": r"legacy\.inactive_randomisation: got true; allowed: false with",
+    "data.validation_phantoms=1000": r"data\.validation_phantoms: got 1000; allowed: less than data\.phantoms",
+    "train.optimizer.momentum=0.9": r"train\.optimizer\.momentum: got 0\.9; allowed: null with name adamw",
+    "train.optimizer.betas=null": r"train\.optimizer\.betas: got null; allowed: two numbers with name adamw",
+    "train.schedule.plateau_factor=0.5": r"train\.schedule\.plateau_factor: got 0\.5; allowed: null with name onecycle",
+    "data.size=16 model.hidden_sizes=[8,8,8,8,8,8]": r"data\.size: got 16; allowed: >= 32 with 6 hidden_sizes",
+    "loss.cbf_weight=0 loss.att_weight=0": r"loss: got no positive weight",
+    "evaluation.families=[brain]": r"evaluation\.families: got \['brain'\]; allowed: a list that contains voronoi",
+}
+
+
+@pytest.mark.parametrize("overrides", CONTRADICTIONS)
+def test_contradictions_are_refused_with_the_key_and_the_way_out(overrides):
+    with pytest.raises(ConfigError, match=CONTRADICTIONS[overrides]):
+        load(Params, ROOT / "params.yaml", overrides.split())
