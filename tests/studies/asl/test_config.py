@@ -1,4 +1,4 @@
-"""The study's parameters: every leaf is read, each stage reads what dvc.yaml says it does, contradictions are refused."""
+"""The study's parameters: every leaf is read, by the stages that dvc.yaml names; contradictions are refused."""
 
 import dataclasses
 import importlib

@@ -141,7 +141,7 @@ def test_a_set_simulated_with_other_values_is_refused(override, make_params, fol
 
 
 def test_a_missing_set_is_refused(params):
-    with pytest.raises(DataError, match="no such file; run the simulate stage, or set data.source: simulated"):
+    with pytest.raises(DataError, match=r"no such file; run the simulate stage, or set data\.source: simulated"):
         DiskSource(params, CPU)
 
 
@@ -152,7 +152,7 @@ def test_a_full_disk_leaves_the_old_set_in_place(params, folder, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(np.lib.format, "open_memmap", full)
-    with pytest.raises(DataError, match="No space left on device.*make room or change data.path"):
+    with pytest.raises(DataError, match=r"No space left on device.*make room or change data\.path"):
         write_dataset(params, folder)
     assert (folder / "manifest.json").read_bytes() == before
     assert not list(folder.parent.glob(".*partial"))

@@ -107,7 +107,7 @@ def test_metrics_report_steps_samples_and_epochs(make_params, tmp_path, monkeypa
 
 def test_training_without_data_says_what_to_do(make_params, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(DataError, match="run the simulate stage, or set data.source: simulated"):
+    with pytest.raises(DataError, match=r"run the simulate stage, or set data\.source: simulated"):
         train.run(make_params())
 
 

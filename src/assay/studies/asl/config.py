@@ -95,5 +95,6 @@ def describe(params: Params) -> str:
         samples = params.legacy.steps_per_epoch * train.samples_per_step
     steps = train.total_steps(samples)
     seen = steps * train.samples_per_step
-    network = f"{params.model.architecture} {list(params.model.hidden_sizes or ())}".replace(" []", "")
-    return f"{network} x {train.ensemble_size}: {steps} steps, {seen} samples, {seen / samples:.3g} epochs, seed {params.seed}"
+    widths = f" {list(params.model.hidden_sizes)}" if params.model.hidden_sizes else ""
+    network = f"{params.model.architecture}{widths} x {train.ensemble_size}"
+    return f"{network}: {steps} steps, {seen} samples, {seen / samples:.3g} epochs, seed {params.seed}"

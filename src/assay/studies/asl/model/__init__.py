@@ -77,14 +77,21 @@ def build(config: ModelOptions, *, plds: Sequence[float], physics: Physics, stat
     `plds` in ms and the nominal `physics` fix the number of channels and the dictionary of the homogeneous
     model. Raises `ConfigError` if an option that the architecture needs is null.
     """
-    if config.architecture == "homogeneous":
-        return HomogeneousASLNet(
-            unit_dictionary(plds, physics),
-            _given(config.hidden_sizes, "hidden_sizes", config),
-            statistics=statistics,
-            least_squares_features=_given(config.least_squares_features, "least_squares_features", config),
-            learned_variance=_given(config.learned_variance, "learned_variance", config),
-        )
+    make = _homogeneous if config.architecture == "homogeneous" else _standardised
+    return make(config, plds, physics, statistics)
+
+
+def _homogeneous(config: ModelOptions, plds: Sequence[float], physics: Physics, statistics: Statistics) -> nn.Module:
+    return HomogeneousASLNet(
+        unit_dictionary(plds, physics),
+        _given(config.hidden_sizes, "hidden_sizes", config),
+        statistics=statistics,
+        least_squares_features=_given(config.least_squares_features, "least_squares_features", config),
+        learned_variance=_given(config.learned_variance, "learned_variance", config),
+    )
+
+
+def _standardised(config: ModelOptions, plds: Sequence[float], physics: Physics, statistics: Statistics) -> nn.Module:
     constrained = config.architecture == "dual_encoder" and _given(
         config.constrained_outputs, "constrained_outputs", config
     )

@@ -1,0 +1,72 @@
+# Verbs of the project. `make` alone lists them.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help run results env test smoke docs lint format bench lock clean
+
+export PATH := $(CURDIR)/.venv/bin:$(PATH)
+
+##@ Use
+## list the verbs
+help:
+	@awk '/^##@ / {printf "\n%s\n", substr($$0, 5); next} \
+	      /^## / {text = substr($$0, 4); next} \
+	      text && /^[a-z-]+:/ {printf "  make %-9s %s\n", substr($$1, 1, index($$1, ":") - 1), text; text = ""}' Makefile
+	@printf '\nTORCH=cpu or TORCH=cuda chooses the torch to install; PYTHON=python3.12 the interpreter.\n'
+
+## install, run the default study at laptop scale, show what it found
+run: env
+	dvc repro
+	assay results
+
+## show what the stages found
+results: env
+	assay results
+
+## install the locked environment into .venv
+env: .venv/.installed
+
+.venv/.installed: scripts/install.sh requirements/cpu.txt requirements/cuda.txt requirements/no-deps.txt
+	PATH="$${PATH#"$(CURDIR)/.venv/bin:"}" scripts/install.sh .venv
+
+##@ Check
+## run the tests
+test: env
+	OMP_NUM_THREADS=1 pytest -n 2 -q
+
+## run the pipeline at tiny size from a clean clone
+smoke: env
+	scripts/smoke.sh
+
+## check style and types
+lint: env
+	ruff check
+	ruff format --check
+	mypy
+
+## build the documentation into site/; a broken link is an error
+docs: env
+	NO_MKDOCS_2_WARNING=1 mkdocs build --strict --quiet
+
+## measure: simulation and least squares against straightforward code
+bench: env
+	for file in benchmarks/*.py; do echo "== $$file" && python "$$file" || exit 1; done
+
+##@ Change
+## put the code into house style
+format: env
+	ruff check --fix
+	ruff format
+
+## resolve pyproject.toml anew into requirements/; UPGRADE=1 takes the newest versions
+lock: .venv/tools/bin/uv
+	PATH="$(CURDIR)/.venv/tools/bin:$$PATH" scripts/lock.sh $(if $(UPGRADE),--upgrade)
+
+.venv/tools/bin/uv: requirements/uv.txt | env
+	python -m venv .venv/tools
+	.venv/tools/bin/python -m pip install --quiet --require-hashes --requirement requirements/uv.txt
+	touch $@
+
+## remove what tools left behind; keeps .venv, data and results
+clean:
+	rm -rf site dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
