@@ -109,6 +109,16 @@ def test_dropout_resumes_bit_identically(make_task, make_config, tmp_path):
     assert_same(whole.last, run(make_task(dropout=0.5), make_config(), tmp_path / "parts").last)
 
 
+def test_validation_sees_no_dropout(make_task, make_config, tmp_path):
+    class Twice(make_task):
+        def evaluate(self, model):
+            first, second = super().evaluate(model), super().evaluate(model)
+            assert first == second
+            return first
+
+    run(Twice(dropout=0.5), make_config(), tmp_path)
+
+
 def test_a_crash_loses_at_most_one_checkpoint_interval(make_task, make_config, tmp_path):
     class Crashing(make_task):
         def batches(self, cursor):
@@ -203,10 +213,29 @@ def test_nan_is_refused_with_step_and_term(size, make_task, make_config, tmp_pat
                 self.poisoned = number == 4
                 yield batch
 
-    with pytest.raises(NonFiniteError, match=r"step 5: loss of member 0 is not finite"):
+    with pytest.raises(NonFiniteError, match=r"step 5: second of member 0 is not finite"):
         run(Poisoned(), make_config(ensemble_size=size), tmp_path)
     _, document, _ = CheckpointFolder(tmp_path, "run").load()
     assert document["step"] == 3
+
+
+def test_an_infinite_gradient_is_traced_to_its_parameter_and_never_applied(make_task, make_config, tmp_path):
+    class Steep(make_task):
+        def loss(self, model, batch, rng):
+            terms = super().loss(model, batch, rng)
+            return {**terms, "first": terms["first"] - terms["first"].detach() + (model(batch[0]) * 0).sqrt().sum()}
+
+    with pytest.raises(NonFiniteError, match=r"step 1: gradient of 0\.weight of member 0 is not finite"):
+        run(Steep(), make_config(), tmp_path)
+
+
+def test_the_average_follows_float_tensors_and_copies_counters(make_task, make_config, tmp_path):
+    class Counting(make_task):
+        def build(self):
+            return torch.nn.Sequential(torch.nn.Linear(1, 8), torch.nn.BatchNorm1d(8), torch.nn.Linear(8, 2))
+
+    trained = run(Counting(), make_config(ema_decay=0.5, steps=6), tmp_path)
+    assert int(trained.last["1.num_batches_tracked"]) == 6
 
 
 def test_a_term_that_trains_nothing_is_refused(make_task, make_config, tmp_path):

@@ -1,7 +1,8 @@
 """One network, or K of one shape trained in one pass; open it when a member differs from its lone run.
 
 K members are stacked along a new first dimension of every parameter and run by `torch.func.vmap`. They see the same
-batches and differ in their initial weights. One member is not stacked: it costs nothing.
+batches and differ in their initial weights. One member is not stacked: it costs nothing. Layers that change their
+buffers while training (batch norm) cannot be stacked.
 """
 
 from collections.abc import Callable, Mapping

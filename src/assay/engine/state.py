@@ -47,7 +47,10 @@ class TrainState:
         """Move the average one step towards the weights."""
         if self.average is not None and self.config.ema_decay is not None:
             for name, tensor in self.ensemble.state().items():
-                self.average[name].lerp_(tensor.to(self.average[name].dtype), 1 - self.config.ema_decay)
+                if tensor.is_floating_point():
+                    self.average[name].lerp_(tensor, 1 - self.config.ema_decay)
+                else:
+                    self.average[name].copy_(tensor)
 
     def judge(self, values: list[float]) -> None:
         """Keep the weights of every member whose monitored value improved, and count the waits of the others."""

@@ -10,12 +10,12 @@ from torch import Tensor
 
 from assay.engine.checkpoint import CheckpointFolder
 from assay.engine.config import TrainConfig
-from assay.engine.health import Health
+from assay.engine.health import GRADIENT, Health
 from assay.engine.log import Row, TrainingLog
 from assay.engine.precision import compiled, pick_device
 from assay.engine.progress import phase
 from assay.engine.random import generator
-from assay.engine.state import TensorDict, TrainState
+from assay.engine.state import TensorDict, TrainState, clone
 from assay.engine.stop import StopRequest
 from assay.engine.task import Batch, Task
 from assay.errors import ConfigError, Unfinished
@@ -60,7 +60,7 @@ def train(
     total = config.total_steps(task.samples_per_epoch)
     batches = task.batches(state.step * config.accumulate)
     loss = compiled(state.ensemble.loss, config.compile)
-    health = Health(state.device)
+    health = Health(state.device, state.ensemble.parameters)
 
     with phase("train", total, state.step) as progress:
         while state.step < total and not state.exhausted:
@@ -70,7 +70,7 @@ def train(
 
             terms = backpropagate(state, task, loss, batches, seed)
             state.precision.scaler.unscale_(state.optimizer)
-            norms = {"gradient": state.ensemble.clip(config.clip_norm)} if config.clip_norm else {}
+            norms = {GRADIENT: state.ensemble.clip(config.clip_norm)} if config.clip_norm else {}
             health.watch(state.step + 1, terms if config.precision == "fp16" else {**terms, **norms})
             state.precision.scaler.step(state.optimizer)
             state.precision.scaler.update()
@@ -122,7 +122,7 @@ def backpropagate(
             total = weigh(terms, task.weights)
         scaled: Tensor = state.precision.scaler.scale(total.sum() / state.config.accumulate)
         torch.autograd.backward(scaled)
-        parts.append({"loss": total.detach(), **{name: term.detach() for name, term in terms.items()}})
+        parts.append({name: term.detach() for name, term in {**terms, "loss": total}.items()})
     return parts[0] if len(parts) == 1 else {name: torch.stack([p[name] for p in parts]).mean(0) for name in parts[0]}
 
 
@@ -135,9 +135,11 @@ def weigh(terms: Mapping[str, Tensor], weights: Mapping[str, float]) -> Tensor:
 
 def validate(state: TrainState, task: Task[Batch]) -> Row:
     """Evaluate every member, keep the best weights, lower the rate on a plateau; returns the members' means."""
+    state.ensemble.module.eval()
     with torch.no_grad(), state.precision.autocast():
         weights = state.evaluated()
         results = [task.evaluate(state.ensemble.member(k, weights)).metrics for k in range(state.ensemble.size)]
+    state.ensemble.module.train()
     monitored = [float(result[state.monitor.metric]) for result in results]
     state.judge(monitored)
     if state.config.schedule.name == "plateau" and state.step > 0:
@@ -146,15 +148,17 @@ def validate(state: TrainState, task: Task[Batch]) -> Row:
 
 
 def refuse_idle_terms(state: TrainState, task: Task[Batch], seed: int) -> None:
-    """Raise ConfigError if a term with a positive weight has no gradient in any parameter."""
-    batch = next(task.batches(0))
-    terms = state.ensemble.loss(task, batch, generator(seed, "loss", 0, 0, device=state.device))
+    """Raise ConfigError if a term with a positive weight has no gradient in any parameter; leaves no trace."""
+    before = clone(state.ensemble.state())
+    with torch.random.fork_rng():
+        rng = generator(seed, "loss", 0, 0, device=state.device)
+        terms = state.ensemble.loss(task, next(task.batches(0)), rng)
     parameters = list(state.ensemble.parameters.values())
-    for name, weight in task.weights.items():
-        if weight > 0 and not _reaches(terms[name], parameters):
-            raise ConfigError(
-                f"loss: term {name} reaches no trained parameter; set its weight to 0, or train what it needs"
-            )
+    idle = [name for name, weight in task.weights.items() if weight > 0 and not _reaches(terms[name], parameters)]
+    state.ensemble.load(before)
+    if idle:
+        remedy = "set its weight to 0, or train what it needs"
+        raise ConfigError(f"loss: term {idle[0]} reaches no trained parameter; {remedy}")
 
 
 def _reaches(term: Tensor, parameters: list[Any]) -> bool:
