@@ -13,7 +13,7 @@ import assay
 from assay.__main__ import main
 
 PARAMS = Path(__file__).parents[1] / "params.yaml"
-VERBS = ["stage", "check", "schema", "results"]
+VERBS = ["stage", "check", "plan", "schema", "results"]
 
 
 def test_version(capsys):

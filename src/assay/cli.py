@@ -1,9 +1,9 @@
 """The verbs: parse and call. Open it to add one; nothing here imports torch before a stage runs."""
 
 import argparse
+import dataclasses
 import importlib
 import json
-import pkgutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +12,7 @@ from typing import Any
 
 import assay
 from assay.errors import ConfigError
+from assay.studies import study_config, study_names
 
 EXIT_CODES = """\
 exit codes:
@@ -41,7 +42,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"assay {assay.__version__}")
     shtab.add_argument_to(parser, "--print-completion", help="print a completion script for this shell and exit")
     verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True)
-    for name, add in {"stage": _add_stage, "check": _add_check, "schema": _add_schema, "results": _add_results}.items():
+    for name, add in VERBS.items():
         text = add.__doc__ or ""
         verb = verbs.add_parser(
             name, help=text.partition("\n\n")[0], description=text, epilog=EXIT_CODES, formatter_class=layout
@@ -62,7 +63,7 @@ def _add_stage(verb: argparse.ArgumentParser) -> None:
       assay stage asl predict --predict.bids study/ --predict.output derivatives/
       assay stage asl train --keys          every key with its type, unit and meaning
     """
-    verb.add_argument("study", metavar="STUDY", choices=studies(), help=f"one of: {', '.join(studies())}")
+    verb.add_argument("study", metavar="STUDY", choices=study_names(), help=f"one of: {', '.join(study_names())}")
     verb.add_argument("stage", metavar="STAGE", help="a stage of the study's pipeline, e.g. train")
     _add_params(verb)
     verb.add_argument("--keys", action="store_true", help="list the keys this stage reads, and exit")
@@ -76,10 +77,23 @@ def _add_check(verb: argparse.ArgumentParser) -> None:
       assay check asl params.yaml
       assay check asl arms/*.yaml --json
     """
-    verb.add_argument("study", metavar="STUDY", choices=studies(), help=f"one of: {', '.join(studies())}")
+    verb.add_argument("study", metavar="STUDY", choices=study_names(), help=f"one of: {', '.join(study_names())}")
     verb.add_argument("files", metavar="FILE", nargs="+", type=Path, help="parameter files")
     verb.add_argument("--json", action="store_true", help="print JSON instead of text")
     verb.set_defaults(call=check)
+
+
+def _add_plan(verb: argparse.ArgumentParser) -> None:
+    """Resolve and validate every arm x seed of a study file, and show what differs from the baseline.
+
+    Nothing is run. Arms that would run exactly the same are named.
+
+    example:
+      assay plan study.yaml
+    """
+    verb.add_argument("file", metavar="STUDY.yaml", type=Path, help="a study file")
+    verb.add_argument("--json", action="store_true", help="print JSON instead of a table")
+    verb.set_defaults(call=plan)
 
 
 def _add_schema(verb: argparse.ArgumentParser) -> None:
@@ -88,7 +102,7 @@ def _add_schema(verb: argparse.ArgumentParser) -> None:
     example:
       assay schema asl > docs/schema/asl.json
     """
-    verb.add_argument("study", metavar="STUDY", choices=studies(), help=f"one of: {', '.join(studies())}")
+    verb.add_argument("study", metavar="STUDY", choices=study_names(), help=f"one of: {', '.join(study_names())}")
     verb.set_defaults(call=schema)
 
 
@@ -105,22 +119,24 @@ def _add_results(verb: argparse.ArgumentParser) -> None:
     verb.set_defaults(call=results)
 
 
+VERBS = {
+    "stage": _add_stage,
+    "check": _add_check,
+    "plan": _add_plan,
+    "schema": _add_schema,
+    "results": _add_results,
+}
+
+
 def _add_params(verb: argparse.ArgumentParser) -> None:
     verb.add_argument(
         "--params", metavar="FILE", type=Path, default=Path("params.yaml"), help="parameter file; default params.yaml"
     )
 
 
-def studies() -> list[str]:
-    """Names of the studies: the packages below assay.studies."""
-    import assay.studies
-
-    return sorted(module.name for module in pkgutil.iter_modules(assay.studies.__path__))
-
-
 def stage(parsed: argparse.Namespace, rest: list[str]) -> int:
     """Run one stage; the stage's module is the one of its name in the study's package."""
-    config = _config_module(parsed.study)
+    config = study_config(parsed.study)
     if parsed.stage not in config.STAGES:
         allowed = ", ".join(config.STAGES)
         raise ConfigError(f"stage: got {parsed.stage}; allowed for study {parsed.study}: {allowed}")
@@ -138,7 +154,7 @@ def check(parsed: argparse.Namespace, rest: list[str]) -> int:
     """Validate files; prints one line per valid file and one per problem."""
     from assay.config import load, resolved
 
-    config = _config_module(parsed.study)
+    config = study_config(parsed.study)
     found: list[dict[str, Any]] = []
     for path in parsed.files:
         try:
@@ -156,11 +172,23 @@ def check(parsed: argparse.Namespace, rest: list[str]) -> int:
     return 0 if all(item["valid"] for item in found) else ConfigError.exit_code
 
 
+def plan(parsed: argparse.Namespace, rest: list[str]) -> int:
+    """Show the arms of a study file."""
+    from assay.matrix import plan as planning
+
+    planned = planning.plan(parsed.file)
+    if parsed.json:
+        print(json.dumps([dataclasses.asdict(arm) for arm in planned], indent=2))
+    else:
+        planning.show(planned)
+    return 0
+
+
 def schema(parsed: argparse.Namespace, rest: list[str]) -> int:
     """Print the JSON Schema of a study."""
     from assay.config import json_schema
 
-    print(json.dumps(json_schema(_config_module(parsed.study).Params, parsed.study), indent=2))
+    print(json.dumps(json_schema(study_config(parsed.study).Params, parsed.study), indent=2))
     return 0
 
 
@@ -174,10 +202,6 @@ def results(parsed: argparse.Namespace, rest: list[str]) -> int:
     else:
         show(found)
     return 0
-
-
-def _config_module(study: str) -> ModuleType:
-    return importlib.import_module(f"assay.studies.{study}.config")
 
 
 def _overrides(rest: list[str]) -> list[str]:

@@ -96,6 +96,12 @@ def section_class(hint: Any) -> type | None:
     return base if isinstance(base, type) and dataclasses.is_dataclass(base) else None
 
 
+def entry_class(hint: Any) -> type | None:
+    """The dataclass of the entries of a section `dict[str, Section]`, whose keys are names; None for anything else."""
+    base, _ = marks(hint)
+    return section_class(get_args(base)[1]) if get_origin(base) is dict else None
+
+
 def describe(hint: Any) -> str:
     """What a type allows, in words a user reads, e.g. `a list of whole numbers >= 1, or null`."""
     base, extra = marks(hint)
@@ -112,6 +118,8 @@ def _describe_leaf(base: Any, bounds: Bounds | None) -> str:
         return "null"
     if get_origin(base) is Literal:
         return "one of " + ", ".join(str(value) for value in get_args(base))
+    if get_origin(base) is dict:
+        return "a mapping"
     if get_origin(base) is tuple:
         return _describe_tuple(get_args(base), bounds, limit)
     names = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
@@ -148,5 +156,8 @@ def leaves(config: Any, prefix: str = "") -> Iterator[tuple[str, Any, Any]]:
         value = getattr(config, name)
         if section_class(hint):
             yield from leaves(value, f"{prefix}{name}.")
+        elif entry_class(hint):
+            for key, entry in value.items():
+                yield from leaves(entry, f"{prefix}{name}.{key}.")
         else:
             yield f"{prefix}{name}", hint, value

@@ -12,7 +12,17 @@ from jsonargparse import ArgumentError, ArgumentParser
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
-from assay.config.fields import Problem, alternatives, describe, fields_of, leaves, marks, section_class, violation
+from assay.config.fields import (
+    Problem,
+    alternatives,
+    describe,
+    entry_class,
+    fields_of,
+    leaves,
+    marks,
+    section_class,
+    violation,
+)
 from assay.errors import ConfigError
 
 C = TypeVar("C")
@@ -48,20 +58,28 @@ def read(path: Path) -> dict[str, Any]:
     return data
 
 
-def override(data: dict[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
-    """A copy of nested `data` with each `dotted.key=YAML value` put in place; the key must exist already."""
-    result = _copy(data)
+def override(data: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
+    """A copy of nested `data` with each `dotted.key=YAML value` put in place."""
+    changes: dict[str, Any] = {}
     for text in overrides:
         key, sign, value = text.partition("=")
         if not sign:
             raise ConfigError(f"{text}: got no value; allowed: dotted.key=value; write --{text}=VALUE")
+        changes[key] = _scalar(value)
+    return assign(data, changes)
+
+
+def assign(data: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """A copy of nested `data` with the value of each dotted key put in place."""
+    result = _copy(data)
+    for key, value in changes.items():
         *sections, leaf = key.split(".")
         place = result
         for section in sections:
             place = place.setdefault(section, {})
             if not isinstance(place, dict):
                 raise ConfigError(f"{key}: got a key below a value; allowed: keys below sections; drop .{leaf}")
-        place[leaf] = _scalar(value)
+        place[leaf] = value
     return result
 
 
@@ -87,6 +105,8 @@ def resolved(config: Any) -> dict[str, Any]:
         value = getattr(config, name)
         if section_class(hint):
             value = resolved(value)
+        elif entry_class(hint):
+            value = {key: resolved(entry) for key, entry in value.items()}
         result[name] = list(value) if isinstance(value, tuple) else value
     return result
 
@@ -122,6 +142,16 @@ def _shape_problems(config_class: type, data: Any, prefix: str = "") -> Iterator
             yield Problem(f"{prefix}{name}", "null", describe(hint))
         elif section:
             yield from _shape_problems(section, data[name], f"{prefix}{name}.")
+        elif entry_class(hint):
+            yield from _entry_problems(entry_class(hint) or dict, data[name], f"{prefix}{name}")
+
+
+def _entry_problems(config_class: type, data: Any, key: str) -> Iterator[Problem]:
+    if not isinstance(data, Mapping):
+        yield Problem(key, _show(data), "a mapping of names to sections", "indent them below it")
+        return
+    for name, entry in data.items():
+        yield from _shape_problems(config_class, entry, f"{key}.{name}.")
 
 
 def _nearest(key: str, prefix: str, known: list[str]) -> tuple[str, str]:
@@ -139,7 +169,7 @@ def _type_problem(config_class: type, data: Mapping[str, Any], message: str) -> 
     hint: Any = config_class
     value: Any = data
     for part in key.split("."):
-        hint, value = fields_of(section_class(hint) or hint)[part], value[part]
+        hint, value = entry_class(hint) or fields_of(section_class(hint) or hint)[part], value[part]
     return Problem(key, _show(value), describe(hint))
 
 

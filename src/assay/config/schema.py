@@ -5,7 +5,7 @@ from typing import Any, Literal, get_args, get_origin
 
 from docstring_parser import parse_from_object
 
-from assay.config.fields import Bounds, alternatives, describe, fields_of, marks, section_class
+from assay.config.fields import Bounds, alternatives, describe, entry_class, fields_of, marks, section_class
 
 
 def json_schema(config_class: type, title: str) -> dict[str, Any]:
@@ -45,6 +45,9 @@ def _field(hint: Any) -> dict[str, Any]:
     section = section_class(hint)
     if section:
         return _section(section)
+    entry = entry_class(hint)
+    if entry:
+        return {"type": "object", "additionalProperties": _section(entry)}
     base, extra = marks(hint)
     options = alternatives(base)
     if len(options) > 1:
@@ -58,6 +61,8 @@ def _leaf(base: Any, bounds: Bounds) -> dict[str, Any]:
     limits = {key: value for key, value in ends.items() if value is not None}
     if get_origin(base) is Literal:
         return {"enum": list(get_args(base))}
+    if get_origin(base) is dict:
+        return {"type": "object"}
     if get_origin(base) is tuple:
         return _array(get_args(base), bounds, limits)
     names = {int: "integer", float: "number", bool: "boolean", str: "string", type(None): "null"}

@@ -1,0 +1,1 @@
+"""Arms, seeds and what they amount to; nothing here imports torch or a study's models."""
