@@ -132,7 +132,7 @@ class BidsDataset:
             "BackgroundSuppression": True,
             "BackgroundSuppressionNumberPulses": 2,
             "M0Type": self.m0,
-            "LabelingEfficiency": 0.85,
+            "LabelingEfficiency": {"pcasl": 0.85, "vsasl": 0.56}[kind],
         }
         if self.m0 == "Estimate":
             values["M0Estimate"] = 1000.0
