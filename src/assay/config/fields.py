@@ -11,8 +11,10 @@ The docstring below a field is its help text and carries the unit. A constraint 
 import dataclasses
 import math
 import types
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import cache
+from types import MappingProxyType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
 
@@ -62,10 +64,15 @@ class Problem:
         return f"{self.key}: got {self.given}; allowed: {self.allowed}{tail}"
 
 
-def fields_of(config_class: type) -> dict[str, Any]:
+def fields_of(config_class: type) -> Mapping[str, Any]:
     """Field name to type (with its `Annotated` marks) of a config dataclass, in order."""
+    return _fields_of(config_class)  # type: ignore[arg-type]  # a class is hashable; the stub says otherwise
+
+
+@cache
+def _fields_of(config_class: Any) -> Mapping[str, Any]:
     hints = get_type_hints(config_class, include_extras=True)
-    return {field.name: hints[field.name] for field in dataclasses.fields(config_class)}
+    return MappingProxyType({field.name: hints[field.name] for field in dataclasses.fields(config_class)})
 
 
 def marks(hint: Any) -> tuple[Any, list[Any]]:

@@ -18,8 +18,9 @@ def config_digest(config: Any, keys: Sequence[str], **facts: str) -> str:
         KeyError: a key names no section and no leaf.
     """
     chosen: dict[str, Any] = {}
+    every_leaf = list(leaves(config))
     for key in keys:
-        below = {name: (hint, value) for name, hint, value in leaves(config) if f"{name}.".startswith(f"{key}.")}
+        below = {name: (hint, value) for name, hint, value in every_leaf if f"{name}.".startswith(f"{key}.")}
         if not below:
             raise KeyError(key)
         chosen |= {name: value for name, (hint, value) in below.items() if not is_incidental(hint)}
