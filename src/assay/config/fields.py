@@ -66,7 +66,7 @@ class Problem:
 
 def fields_of(config_class: type) -> Mapping[str, Any]:
     """Field name to type (with its `Annotated` marks) of a config dataclass, in order."""
-    return _fields_of(config_class)  # type: ignore[arg-type]  # a class is hashable; the stub says otherwise
+    return _fields_of(config_class)
 
 
 @cache
