@@ -18,7 +18,7 @@ from assay.engine.precision import pick_device
 from assay.engine.state import TrainState
 from assay.engine.train import backpropagate
 from assay.studies.asl.config import Params
-from assay.studies.asl.dataset import open_source
+from assay.studies.asl.source import open_source
 from assay.studies.asl.task import AslTask
 
 MEMBERS, REPETITIONS = 5, 9

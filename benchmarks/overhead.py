@@ -27,7 +27,7 @@ from assay.engine.stop import StopRequest
 from assay.engine.task import Evaluation
 from assay.engine.train import train
 from assay.studies.asl.config import Params
-from assay.studies.asl.dataset import open_source
+from assay.studies.asl.source import open_source
 from assay.studies.asl.task import AslBatch, AslTask
 
 CPU = torch.device("cpu")

@@ -117,6 +117,31 @@ def test_the_committed_schema_is_current(capsys):
     assert json.loads(capsys.readouterr().out) == json.loads(committed.read_text())
 
 
+@pytest.mark.parametrize("text", ["{", "[1]", "\\x00"])
+def test_a_damaged_result_is_refused_in_one_line(text, tmp_path, capsys):
+    (tmp_path / "train").mkdir()
+    (tmp_path / "train" / "metrics.json").write_text(text)
+    assert main(["results", str(tmp_path)]) == 2
+    error = capsys.readouterr().err
+    assert "metrics.json" in error and "run the stage again" in error and error.count("\n") == 1
+
+
+def test_a_ragged_table_is_refused_and_markup_is_text(tmp_path, capsys):
+    (tmp_path / "train").mkdir()
+    (tmp_path / "train" / "summary.csv").write_text("a,b\n[/red],2\n")
+    assert main(["results", str(tmp_path)]) == 0
+    assert "[/red]" in capsys.readouterr().out
+    (tmp_path / "train" / "summary.csv").write_text("a,b\n1\n")
+    assert main(["results", str(tmp_path)]) == 2
+    assert "summary.csv: not a table" in capsys.readouterr().err
+
+
+def test_a_reader_that_goes_away_does_not_make_a_verb_complete():
+    command = f"{sys.executable} -m assay stage asl train --keys | head -c 1 >/dev/null; exit ${{PIPESTATUS[0]}}"
+    done = subprocess.run(["bash", "-c", command], stderr=subprocess.PIPE, text=True, check=False)
+    assert done.returncode != 0 and "Traceback" not in done.stderr
+
+
 def test_results_are_shown_as_tables_and_as_json(tmp_path, capsys):
     (tmp_path / "train").mkdir()
     (tmp_path / "train" / "metrics.json").write_text('{"loss": 0.123456, "steps": 10}')

@@ -6,7 +6,7 @@ from assay.errors import AssayError
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run one verb; returns the exit code (0, 1, 2, 75)."""
+    """Run one verb; returns the exit code (0, 1, 2, 75; 130 interrupted, 141 broken pipe)."""
     from assay.cli import run
 
     try:
@@ -15,9 +15,15 @@ def main(arguments: list[str] | None = None) -> int:
         for line in str(error).splitlines():
             print(f"assay: {line}", file=sys.stderr)
         return error.exit_code
-    except BrokenPipeError:
-        sys.stderr.close()
-        return 0
+    except KeyboardInterrupt:
+        print("assay: interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:  # the reader of our output has gone; what was asked for is not done
+        sys.stderr = None
+        return 141
+    except OSError as error:
+        print(f"assay: {error}; make room, or correct the path or its permissions", file=sys.stderr)
+        return 1
 
 
 if __name__ == "__main__":

@@ -145,8 +145,8 @@ def stage(parsed: argparse.Namespace, rest: list[str]) -> int:
     from assay.config import load
 
     params = load(config.Params, parsed.params, _overrides(rest))
-    _record(params, Path("results") / parsed.stage / "params.json")
     importlib.import_module(f"assay.studies.{parsed.study}.{parsed.stage}").run(params)
+    _record(params, Path("results") / parsed.stage / "params.json")
     return 0
 
 

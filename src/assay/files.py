@@ -1,6 +1,7 @@
 """Writing files so that a reader sees the old one or the new one, never half of it."""
 
 import os
+from contextlib import suppress
 from pathlib import Path
 
 from assay.errors import DataError
@@ -21,5 +22,6 @@ def write_bytes(path: Path, content: bytes) -> None:
             os.fsync(file.fileno())
         temporary.replace(path)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
         raise DataError(f"{path}: cannot be written ({error.strerror}); make room, then run it again") from error

@@ -24,6 +24,7 @@ BASE: dict[str, Any] = {
         "warmup_fraction": 0.3,
         "initial_division": 25,
         "final_division": 100,
+        "lowest_momentum": None,
         "plateau_factor": None,
         "plateau_patience": None,
     },

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from assay.engine.config import ScheduleConfig
 from assay.engine.optim import build_optimizer, build_schedule, schedule_state
+from assay.errors import ConfigError
 
 STEPS = 100
 
@@ -37,6 +38,18 @@ def test_a_rising_schedule_starts_low_peaks_after_the_warm_up_and_ends_low(name,
     assert all(a <= b + 1e-12 for a, b in pairwise(found[:28])) and all(a >= b for a, b in pairwise(found[33:]))
 
 
+def test_a_warm_up_of_exactly_one_step_is_refused(make_config):
+    with pytest.raises(
+        ConfigError, match=r"schedule\.warmup_fraction: got 0\.2; allowed: a warm-up that is not"
+    ):
+        build_schedule(
+            make_config(schedule={"warmup_fraction": 0.2}).schedule,
+            torch.optim.AdamW([torch.nn.Parameter(torch.zeros(1))]),
+            4,
+            "min",
+        )
+
+
 def test_a_constant_schedule_is_constant(make_config):
     flat = {"name": "constant", "warmup_fraction": None, "initial_division": None, "final_division": None}
     assert set(rates(make_config(steps=STEPS, schedule=flat))) == {0.01}
@@ -62,6 +75,7 @@ def test_the_state_of_a_schedule_is_plain_json(name):
         warmup_fraction=0.1,
         initial_division=10.0,
         final_division=10.0,
+        lowest_momentum=0.8 if name == "onecycle" else None,
         plateau_factor=None,
         plateau_patience=None,
     )

@@ -225,8 +225,42 @@ def test_an_infinite_gradient_is_traced_to_its_parameter_and_never_applied(make_
             terms = super().loss(model, batch, rng)
             return {**terms, "first": terms["first"] - terms["first"].detach() + (model(batch[0]) * 0).sqrt().sum()}
 
-    with pytest.raises(NonFiniteError, match=r"step 1: gradient of 0\.weight of member 0 is not finite"):
-        run(Steep(), make_config(), tmp_path)
+    for clip_norm in (1.0, None):
+        with pytest.raises(NonFiniteError, match=r"step 1: gradient of 0\.weight of member 0 is not finite"):
+            run(Steep(), make_config(clip_norm=clip_norm), tmp_path / str(clip_norm))
+
+
+def test_a_validation_that_is_not_a_number_is_refused(make_task, make_config, tmp_path):
+    class Undefined(make_task):
+        def evaluate(self, model):
+            return Evaluation({"loss": math.nan})
+
+    with pytest.raises(NonFiniteError, match=r"validate: step 0: loss is \[nan\]"):
+        run(Undefined(), make_config(), tmp_path)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"optimizer": {"betas": [0.5, 0.99]}},
+        {"optimizer": {"betas": [0.9, 0.9]}},
+        {"optimizer": {"weight_decay": 0.5}},
+        {"optimizer": {"lr": 0.02}},
+        {"schedule": {"lowest_momentum": 0.5}},
+        {"schedule": {"warmup_fraction": 0.6}},
+        {"schedule": {"initial_division": 5}},
+        {"schedule": {"final_division": 2}},
+        {"clip_norm": 0.1},
+        {"accumulate": 2},
+        {"ema_decay": 0.5},
+        {"precision": "bf16"},
+    ],
+    ids=str,
+)
+def test_every_option_changes_the_weights(change, make_task, make_config, tmp_path):
+    plain = run(make_task(), make_config(steps=8), tmp_path / "plain").last
+    changed = run(make_task(), make_config(steps=8, **change), tmp_path / "changed").last
+    assert not all(torch.equal(plain[name], changed[name]) for name in plain)
 
 
 def test_the_average_follows_float_tensors_and_copies_counters(make_task, make_config, tmp_path):

@@ -69,6 +69,8 @@ def test_every_wrong_value_of_every_arm_is_listed_at_once(study):
         ("baseline: base", "baseline: bass", r"baseline: got bass; allowed: one of base, wide, same"),
         ("study: asl", "study: als", r"study: got als; allowed: one of asl"),
         ("reason: more", "raeson: more", r"arms\.wide\.raeson: got an unknown key.*did you mean arms\.wide\.reason\?"),
+        ("seeds: [0, 1]", "seeds: [0, 0]", r"seeds: got \[0, 0\]; allowed: different numbers"),
+        ("set: {}}", "set: {seed: 7}}", r"arms\.base\.set\.seed: got 7; allowed: no seed; list it under seeds"),
         ("seeds: [0, 1]", "seeds: []", r"seeds: got \[\]; allowed: a list of 1 or more whole numbers >= 0"),
         ("  base: {reason: the reference, set: {}}\n", "  base: 3\n", r"arms\.base: got 3; allowed: a section with"),
     ],

@@ -50,7 +50,7 @@ def read(path: Path) -> dict[str, Any]:
         raise ConfigError(f"{path}: no such file; give the path of a parameter file with --params") from None
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: cannot be read ({error}); give a YAML text file") from None
-    except YAMLError as error:
+    except (YAMLError, ValueError, RecursionError) as error:
         reason = " ".join(str(error).split()[:40])
         raise ConfigError(f"{path}: not valid YAML ({reason}); correct the file") from None
     if not isinstance(data, dict):
@@ -198,7 +198,7 @@ def _show(value: Any) -> str:
 def _scalar(text: str) -> Any:
     try:
         return YAML(typ="safe", pure=True).load(text) if text.strip() else None
-    except YAMLError:
+    except (YAMLError, ValueError):
         raise ConfigError(f"{text}: not a YAML value; quote it") from None
 
 

@@ -47,6 +47,8 @@ class ScheduleConfig:
     """First rate = lr / this (onecycle, cosine)."""
     final_division: Annotated[float, Bounds(ge=1)] | None
     """Last rate = first rate / this (onecycle), lr / this (cosine)."""
+    lowest_momentum: Annotated[float, Bounds(ge=0, lt=1)] | None
+    """The optimiser's momentum (betas[0]) falls to this while the rate rises, and back (onecycle); null: stays."""
     plateau_factor: Annotated[float, Bounds(gt=0, lt=1)] | None
     """Factor on the rate after `plateau_patience` validations without improvement (plateau)."""
     plateau_patience: Annotated[int, Bounds(ge=0)] | None
@@ -60,6 +62,8 @@ class ScheduleConfig:
             "cosine": ("warmup_fraction", "initial_division", "final_division"),
             "plateau": ("plateau_factor", "plateau_patience"),
         }[self.name]
+        if self.lowest_momentum is not None and self.name != "onecycle":
+            yield Problem("lowest_momentum", str(self.lowest_momentum), f"null with name {self.name}")
         for key in ("warmup_fraction", "initial_division", "final_division", "plateau_factor", "plateau_patience"):
             value = getattr(self, key)
             if key in used and value is None:

@@ -9,6 +9,7 @@ from torch import nn
 from torch.optim import lr_scheduler
 
 from assay.engine.config import OptimizerConfig, ScheduleConfig
+from assay.errors import ConfigError
 
 Scheduler = lr_scheduler.LRScheduler
 
@@ -39,10 +40,19 @@ def build_schedule(config: ScheduleConfig, optimizer: torch.optim.Optimizer, ste
         raise ValueError("a schedule that rises needs warmup_fraction, initial_division and final_division")
     if config.name == "cosine":
         return lr_scheduler.LambdaLR(optimizer, lambda step: _cosine(step, steps, warmup, first, last))
+    if abs(warmup * (steps + 1) - 1) < 1e-9:
+        allowed = "a warm-up that is not exactly one step"
+        raise ConfigError(f"train.schedule.warmup_fraction: got {warmup:g}; allowed: {allowed}; change it or steps")
+    group = optimizer.param_groups[0]
+    highest = group["betas"][0] if "betas" in group else group["momentum"]
+    lowest = config.lowest_momentum
     return lr_scheduler.OneCycleLR(
         optimizer,
-        max_lr=optimizer.param_groups[0]["lr"],
+        max_lr=group["lr"],
         total_steps=steps + 1,
+        cycle_momentum=lowest is not None,
+        base_momentum=highest if lowest is None else lowest,
+        max_momentum=highest,
         pct_start=warmup,
         div_factor=first,
         final_div_factor=last,

@@ -18,6 +18,7 @@ def pick_device(name: Literal["auto", "cpu", "cuda"]) -> torch.device:
     Raises:
         ConfigError: it asks for cuda and this machine or this build of torch has none.
     """
+    torch.backends.cudnn.allow_tf32 = False  # evaluation is exact; training may allow it, see Precision
     available = torch.cuda.is_available()
     if name == "cuda" and not available:
         raise ConfigError("device: got cuda; allowed: cpu, auto (torch finds no GPU here); set device: auto")

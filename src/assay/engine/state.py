@@ -132,7 +132,10 @@ def build_members(task: Task[Batch], seed: int, size: int, device: torch.device)
     for k in range(size):
         torch.manual_seed(derive(seed, "init", k))
         member = task.build().to(device)
-        members.append(member.to(memory_format=torch.channels_last) if size == 1 else member)  # type: ignore[call-overload]
+        for layer in member.modules() if size == 1 else ():
+            if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d):
+                layer.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        members.append(member)
     return members
 
 

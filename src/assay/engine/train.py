@@ -1,5 +1,6 @@
 """The training loop: the only one in the project, to be read from top to bottom."""
 
+import math
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -18,7 +19,7 @@ from assay.engine.random import generator
 from assay.engine.state import TensorDict, TrainState, clone
 from assay.engine.stop import StopRequest
 from assay.engine.task import Batch, Task
-from assay.errors import ConfigError, Unfinished
+from assay.errors import ConfigError, NonFiniteError, Unfinished
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,8 @@ def train(
     Raises:
         Unfinished: a stop was requested; a checkpoint of this very step has been saved.
         NonFiniteError: a loss term or gradient norm became NaN or Inf.
-        CheckpointError: the checkpoints are damaged or foreign, or the disk is full.
+        CheckpointError: the checkpoints are damaged or foreign.
+        DataError: the disk is full.
         ConfigError: a loss term with a positive weight reaches no trained parameter.
     """
     state = TrainState(task, config, seed, pick_device(config.device))
@@ -65,12 +67,13 @@ def train(
     with phase("train", total, state.step) as progress:
         while state.step < total and not state.exhausted:
             if stop.requested:
+                health.check()
                 checkpoints.save(state.step, state.tensors(), state.document())
                 raise Unfinished(f"train: stopped at step {state.step} of {total}; the same command goes on from there")
 
             terms = backpropagate(state, task, loss, batches, seed)
             state.precision.scaler.unscale_(state.optimizer)
-            norms = {GRADIENT: state.ensemble.clip(config.clip_norm)} if config.clip_norm else {}
+            norms = {GRADIENT: state.ensemble.clip(config.clip_norm or math.inf)}
             health.watch(state.step + 1, terms if config.precision == "fp16" else {**terms, **norms})
             state.precision.scaler.step(state.optimizer)
             state.precision.scaler.update()
@@ -141,6 +144,8 @@ def validate(state: TrainState, task: Task[Batch]) -> Row:
         results = [task.evaluate(state.ensemble.member(k, weights)).metrics for k in range(state.ensemble.size)]
     state.ensemble.module.train()
     monitored = [float(result[state.monitor.metric]) for result in results]
+    if not all(math.isfinite(value) for value in monitored):
+        raise NonFiniteError(f"validate: step {state.step}: {state.monitor.metric} is {monitored}; look at the data")
     state.judge(monitored)
     if state.config.schedule.name == "plateau" and state.step > 0:
         state.schedule.step(sum(monitored) / len(monitored))  # type: ignore[arg-type]

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from assay.config import config_digest, resolved
@@ -24,7 +25,7 @@ class PlannedArm:
     differences: dict[str, Any]
     """Dotted leaf to its value in this arm, for leaves whose value differs from the baseline's."""
     identities: dict[int, str]
-    """Seed to the digest of everything that can change a result."""
+    """Seed to the digest of every parameter that can change a result; code and data add to it when it runs."""
     runs: str
     same_as: str | None
     """An earlier arm that would run exactly the same."""
@@ -83,7 +84,7 @@ def show(planned: list[PlannedArm]) -> None:
         table.add_column(column, overflow="fold")
     for arm in planned:
         changes = "\n".join(f"{key}={json.dumps(value)}" for key, value in arm.differences.items())
-        table.add_row(arm.name, changes or "-", f"same as {arm.same_as}" if arm.same_as else "")
+        table.add_row(escape(str(arm.name)), escape(changes) or "-", f"same as {arm.same_as}" if arm.same_as else "")
     console = Console()
     console.print(table)
     runs = len({identity for arm in planned for identity in arm.identities.values()})

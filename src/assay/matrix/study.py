@@ -52,4 +52,12 @@ def read_study(path: Path) -> StudyConfig:
         raise ConfigError(f"{path}: baseline: got {study.baseline}; allowed: one of {', '.join(study.arms)}")
     if study.study not in study_names():
         raise ConfigError(f"{path}: study: got {study.study}; allowed: one of {', '.join(study_names())}")
+    if len(set(study.seeds)) < len(study.seeds):
+        raise ConfigError(f"{path}: seeds: got {list(study.seeds)}; allowed: different numbers; drop repeats")
+    for place, keys in {
+        "base": study.base,
+        **{f"arms.{name}.set": arm.set for name, arm in study.arms.items()},
+    }.items():
+        if "seed" in keys:
+            raise ConfigError(f"{path}: {place}.seed: got {keys['seed']}; allowed: no seed; list it under seeds")
     return study

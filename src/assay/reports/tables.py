@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from assay.errors import DataError
@@ -19,13 +20,30 @@ def collect(folder: Path) -> dict[str, Any]:
     """
     found: dict[str, Any] = {}
     for path in sorted(folder.glob("*/metrics.json")):
-        found.setdefault(path.parent.name, {})["metrics"] = json.loads(path.read_text())
+        found.setdefault(path.parent.name, {})["metrics"] = _metrics(path)
     for path in sorted(folder.glob("*/summary.csv")):
-        with path.open(newline="") as file:
-            found.setdefault(path.parent.name, {})["summary"] = list(csv.DictReader(file))
+        found.setdefault(path.parent.name, {})["summary"] = _rows(path)
     if not found:
         raise DataError(f"{folder}: got no results; allowed: a folder with STAGE/metrics.json; run the pipeline first")
     return found
+
+
+def _metrics(path: Path) -> dict[str, Any]:
+    try:
+        metrics = json.loads(path.read_text())
+    except ValueError as error:
+        raise DataError(f"{path}: not valid JSON ({error}); run the stage again") from None
+    if not isinstance(metrics, dict):
+        raise DataError(f"{path}: got {type(metrics).__name__}; allowed: metric names to numbers; run the stage again")
+    return metrics
+
+
+def _rows(path: Path) -> list[dict[str, str]]:
+    try:
+        rows = list(csv.reader(path.read_text().splitlines()))
+        return [dict(zip(rows[0], row, strict=True)) for row in rows[1:]]
+    except (ValueError, IndexError) as error:
+        raise DataError(f"{path}: not a table ({error}); run the stage again") from None
 
 
 def show(found: dict[str, Any]) -> None:
@@ -43,7 +61,7 @@ def _metrics_table(stage: str, metrics: dict[str, Any]) -> Table:
     table.add_column("metric")
     table.add_column("value", justify="right")
     for name, value in metrics.items():
-        table.add_row(name, f"{value:.4g}" if isinstance(value, float) else str(value))
+        table.add_row(escape(name), f"{value:.4g}" if isinstance(value, float) else escape(str(value)))
     return table
 
 
@@ -52,5 +70,5 @@ def _summary_table(stage: str, rows: list[dict[str, str]]) -> Table:
     for index, name in enumerate(rows[0] if rows else []):
         table.add_column(name, justify="left" if index == 0 else "right")
     for row in rows:
-        table.add_row(*row.values())
+        table.add_row(*(escape(value) for value in row.values()))
     return table

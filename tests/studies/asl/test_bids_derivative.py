@@ -2,7 +2,6 @@
 
 import gzip
 import json
-import os
 from pathlib import Path
 
 import nibabel as nib
@@ -10,7 +9,7 @@ import numpy as np
 import pytest
 
 from assay.errors import DataError
-from assay.studies.asl.bids import Provenance, read_asl, write_atomically, write_derivative
+from assay.studies.asl.bids import Provenance, read_asl, write_derivative
 
 PROVENANCE = Provenance(
     version="0.1.0", model_name="homogeneous", model_digest="sha256:abc", physics={"t1_artery": 1850.0}
@@ -115,16 +114,3 @@ def test_data_set_of_another_tool_is_not_overwritten(joint, tmp_path, descriptio
     (tmp_path / "out" / "dataset_description.json").write_text(description)
     with pytest.raises(DataError, match=r"GeneratedBy is .*; allowed: a data set of assay, or an empty folder"):
         write_derivative(series, dataset.cbf, dataset.att, out=tmp_path / "out", provenance=PROVENANCE)
-
-
-def test_interrupted_write_leaves_the_old_file_and_no_rubbish(tmp_path, monkeypatch):
-    path = tmp_path / "map.json"
-    write_atomically(path, b"old")
-
-    def full_disk(descriptor):
-        raise OSError("no space left on device")
-
-    monkeypatch.setattr(os, "fsync", full_disk)
-    with pytest.raises(OSError, match="no space left"):
-        write_atomically(path, b"new")
-    assert written(tmp_path) == {"map.json": b"old"}

@@ -81,7 +81,10 @@ PLATEAU = [
     "train.schedule.name=plateau",
     "train.schedule.plateau_factor=0.5",
     "train.schedule.plateau_patience=1",
-    *(f"train.schedule.{key}=null" for key in ("warmup_fraction", "initial_division", "final_division")),
+    *(
+        f"train.schedule.{key}=null"
+        for key in ("warmup_fraction", "initial_division", "final_division", "lowest_momentum")
+    ),
 ]
 LEGACY = [
     "legacy.mispaired_evaluation=true",

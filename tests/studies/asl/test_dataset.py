@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import statistics
 import subprocess
 import sys
@@ -15,8 +16,9 @@ from assay.config import load
 from assay.errors import DataError
 from assay.studies.asl import dataset
 from assay.studies.asl.config import Params
-from assay.studies.asl.dataset import DiskSource, SimulatedSource, nominal_physics, split, write_dataset
+from assay.studies.asl.dataset import nominal_physics, split, write_dataset
 from assay.studies.asl.physics import joint_signal
+from assay.studies.asl.source import DiskSource, SimulatedSource
 
 CPU = torch.device("cpu")
 
@@ -158,13 +160,48 @@ def test_a_full_disk_leaves_the_old_set_in_place(params, folder, monkeypatch):
     assert not list(folder.parent.glob(".*partial"))
 
 
+def test_space_is_taken_before_it_is_written(params, monkeypatch):
+    """Writing to a memory map on a full disk would end the process with a bus error."""
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    with pytest.raises(DataError, match="No space left on device"):
+        write_dataset(params, Path(params.data.path))
+    assert list(Path(params.data.path).parent.iterdir()) == []
+
+
+def test_a_folder_with_other_files_is_not_replaced(params, tmp_path):
+    thesis = tmp_path / "thesis"
+    thesis.mkdir()
+    (thesis / "chapter.txt").write_text("years of work")
+    with pytest.raises(DataError, match=r"thesis: holds other files than a data set; allowed: a new folder"):
+        write_dataset(params, thesis)
+    assert (thesis / "chapter.txt").read_text() == "years of work"
+
+
+@pytest.mark.parametrize("path", [".", ".."])
+def test_the_working_folder_is_not_replaced(path, params, tmp_path, monkeypatch):
+    (tmp_path / "outer" / "inner").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "outer" / "inner")
+    with pytest.raises(DataError, match=r"data\.path holds the working folder"):
+        write_dataset(params, Path(path))
+    assert (tmp_path / "outer" / "inner").is_dir()
+
+
+def test_an_old_set_is_replaced_by_a_new_one(params, make_params, folder):
+    write_dataset(make_params("seed=3"), folder)
+    assert DiskSource(make_params("seed=3"), CPU).manifest["seed"] == 3
+
+
 FIRST_BATCH = """
 import resource, sys, time
 from pathlib import Path
 import torch
 from assay.config import load
 from assay.studies.asl.config import Params
-from assay.studies.asl.dataset import DiskSource
+from assay.studies.asl.source import DiskSource
 params = load(Params, Path(sys.argv[1]), ["data.phantoms=100000", "data.path=" + sys.argv[2]])
 rss = lambda: int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
 before, begun = rss(), time.perf_counter()
@@ -176,10 +213,10 @@ print(time.perf_counter() - begun, (rss() - before) / 1e6, *clean.signal.shape)
 def sparse_dataset(params, folder: Path) -> None:
     """A valid data set of all-zero samples whose large files are holes."""
     folder.mkdir()
-    shapes = dataset._shapes(params)
+    shapes = dataset.array_shapes(params)
     for name, (shape, dtype) in shapes.items():
         np.lib.format.open_memmap(folder / f"{name}.npy", mode="w+", dtype=dtype, shape=shape).flush()
-    row = dataset._digest({name: np.zeros(shape[1:], dtype) for name, (shape, dtype) in shapes.items()})
+    row = dataset.sample_digest({name: np.zeros(shape[1:], dtype) for name, (shape, dtype) in shapes.items()})
     digests = np.broadcast_to(row, shapes["digests"][0])
     np.save(folder / "digests.npy", digests)
     manifest = {

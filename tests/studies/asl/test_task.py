@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from assay.studies.asl.dataset import DiskSource, open_source, write_dataset
+from assay.studies.asl.dataset import write_dataset
 from assay.studies.asl.physics import reference_signal
+from assay.studies.asl.source import DiskSource, open_source
 from assay.studies.asl.task import AslTask, augment
 
 CPU = torch.device("cpu")

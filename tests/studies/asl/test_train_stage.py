@@ -158,6 +158,17 @@ def test_a_model_of_another_kind_is_refused(model_folder):
         load_trained(model_folder, CPU)
 
 
+def test_an_incomplete_ensemble_is_refused(model_folder):
+    (model_folder / "member-1.safetensors").unlink()
+    with pytest.raises(CheckpointError, match="got 1 members; allowed: 2; run the train stage again"):
+        load_trained(model_folder, CPU)
+
+
+def test_a_smaller_ensemble_replaces_a_larger_one(model_folder, make_params):
+    train.run(make_params("data.source=simulated"))
+    assert load_trained(model_folder, CPU).members == 1
+
+
 def test_members_of_different_runs_are_refused(model_folder, make_params, tmp_path):
     train.run(make_params("data.source=simulated", "seed=5"), tmp_path / "other")
     (tmp_path / "other/model/member-0.safetensors").replace(model_folder / "member-0.safetensors")

@@ -76,6 +76,8 @@ class Params:
         weights = (self.loss.cbf_weight, self.loss.att_weight * self.loss.att_scale, self.loss.nll_weight)
         if not any(weights):
             yield Problem("loss", "no positive weight", "a positive cbf, att or nll weight", "nothing would be trained")
+        if self.legacy.mismatched_consistency and self.loss.dc_weight == 0:
+            yield Problem("legacy.mismatched_consistency", "true", "false with loss.dc_weight 0")
         depth = len(self.model.hidden_sizes or (0, 0, 0))
         if self.data.size < 2 ** (depth - 1):
             yield Problem("data.size", str(self.data.size), f">= {2 ** (depth - 1)} with {depth} hidden_sizes")

@@ -1,6 +1,6 @@
-"""The simulated data set: memory-mapped arrays with a manifest, or batches drawn on the device.
+"""The simulated data set: phantoms, signals, and the folder they are written to; source.py reads it.
 
-Open it when a data set is refused. A set is a folder:
+A set is a folder:
 
     signals.npy  (N, 2P, H, W) float32   noise-free dM/M0, P PCASL then P VSASL delays
     targets.npy  (N, 2, H, W)  float32   CBF in ml/100 g/min, ATT in ms
@@ -13,10 +13,11 @@ Open it when a data set is refused. A set is a folder:
 import dataclasses
 import hashlib
 import json
-import shutil
+import os
+import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -25,7 +26,7 @@ from torch import Tensor
 
 from assay.config import config_digest
 from assay.engine.progress import phase
-from assay.engine.random import DataOrder, derive, generator
+from assay.engine.random import generator
 from assay.errors import AssayError, DataError
 from assay.files import write_bytes
 from assay.studies.asl.config import STAGES, Params
@@ -45,25 +46,6 @@ class Clean(NamedTuple):
     cbf: Tensor
     att: Tensor
     physics: Physics
-
-
-class Source(Protocol):
-    """Where training and validation samples come from."""
-
-    statistics: Statistics
-    """Of the training targets."""
-    digest: str
-    """Identity of the data."""
-    samples_per_epoch: int
-    """Training samples in one epoch."""
-
-    def draw(self, cursor: int, count: int) -> tuple[Clean, list[tuple[int, int]]]:
-        """`count` training samples from position `cursor` on, and the (epoch, index) key of each."""
-        ...
-
-    def validation(self) -> Clean:
-        """The samples held out of training."""
-        ...
 
 
 def nominal_physics(params: Params) -> Physics:
@@ -91,36 +73,45 @@ def simulate_block(
 
 
 def write_dataset(params: Params, folder: Path) -> None:
-    """Simulate a whole data set into `folder`; what stands there is replaced only when the new one is complete.
+    """Simulate a whole data set into `folder`; a data set that stands there is replaced when the new one is complete.
 
     Raises:
-        DataError: the disk is full or the folder cannot be written.
+        DataError: the folder holds something that is no data set, the disk is full, or it cannot be written.
     """
-    partial = folder.with_name(f".{folder.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
+    folder = folder.resolve()
+    _refuse_other_content(folder)
     try:
-        partial.mkdir(parents=True)
-        _fill(params, partial)
-        shutil.rmtree(folder, ignore_errors=True)
-        partial.replace(folder)
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as work:
+            new, old = Path(work) / "new", Path(work) / "old"
+            new.mkdir()
+            _fill(params, new)
+            if folder.exists():
+                folder.replace(old)
+            new.replace(folder)
     except (OSError, AssayError) as error:
-        shutil.rmtree(partial, ignore_errors=True)
         raise DataError(f"{folder}: cannot be written ({error}); make room or change data.path") from error
 
 
+def _refuse_other_content(folder: Path) -> None:
+    """Raise DataError if replacing `folder` would delete something that simulate has not written."""
+    own = {f"{name}.npy" for name in ARRAYS} | {"manifest.json"}
+    if Path.cwd().is_relative_to(folder):
+        raise DataError(f"{folder}: data.path holds the working folder; allowed: a folder of its own, e.g. data/asl")
+    if folder.exists() and (not folder.is_dir() or {path.name for path in folder.iterdir()} - own):
+        raise DataError(f"{folder}: holds other files than a data set; allowed: a new folder; change data.path")
+
+
 def _fill(params: Params, folder: Path) -> None:
-    shapes = _shapes(params)
-    arrays = {}
-    for name, (shape, dtype) in shapes.items():
-        if name != "digests":
-            arrays[name] = np.lib.format.open_memmap(folder / f"{name}.npy", mode="w+", dtype=dtype, shape=shape)
+    shapes = array_shapes(params)
+    arrays = {name: _new_array(folder / f"{name}.npy", *spec) for name, spec in shapes.items() if name != "digests"}
     digests = np.zeros(*shapes["digests"])
     with phase("simulate", params.data.phantoms) as progress:
         for start, rows in _blocks(params):
             for name, values in rows.items():
                 arrays[name][start : start + len(values)] = values
             for offset in range(len(rows["signals"])):
-                digests[start + offset] = _digest({name: values[offset] for name, values in rows.items()})
+                digests[start + offset] = sample_digest({name: values[offset] for name, values in rows.items()})
             progress.advance(len(rows["signals"]))
     for array in arrays.values():
         array.flush()
@@ -128,11 +119,19 @@ def _fill(params: Params, folder: Path) -> None:
     write_bytes(folder / "manifest.json", _manifest(params, arrays["targets"], digests))
 
 
+def _new_array(path: Path, shape: tuple[int, ...], dtype: str) -> Any:
+    """A memory-mapped array whose space is taken at once: a full disk is an error here, not a bus error later."""
+    array = np.lib.format.open_memmap(path, mode="w+", dtype=dtype, shape=shape)
+    with path.open("r+b") as file:
+        os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
+    return array
+
+
 def _blocks(params: Params) -> Iterator[tuple[int, dict[str, NDArray[Any]]]]:
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    """Blocks of samples, on the CPU: the same parameters give the same data set on any machine."""
     for start in range(0, params.data.phantoms, BLOCK):
         key = (params.seed, "phantoms", start // BLOCK)
-        phantoms, clean = simulate_block(params, BLOCK, key, device)
+        phantoms, clean = simulate_block(params, BLOCK, key, torch.device("cpu"))
         kept = min(BLOCK, params.data.phantoms - start)
         rows = {
             "signals": clean.signal,
@@ -143,7 +142,8 @@ def _blocks(params: Params) -> Iterator[tuple[int, dict[str, NDArray[Any]]]]:
         yield start, {name: values[:kept].cpu().numpy() for name, values in rows.items()}
 
 
-def _shapes(params: Params) -> dict[str, tuple[tuple[int, ...], str]]:
+def array_shapes(params: Params) -> dict[str, tuple[tuple[int, ...], str]]:
+    """Shape and dtype of every array of a data set."""
     count, size = params.data.phantoms, params.data.size
     return {
         "signals": ((count, 2 * len(params.physics.plds), size, size), "<f4"),
@@ -154,7 +154,8 @@ def _shapes(params: Params) -> dict[str, tuple[tuple[int, ...], str]]:
     }
 
 
-def _digest(sample: dict[str, NDArray[Any]]) -> NDArray[np.uint8]:
+def sample_digest(sample: dict[str, NDArray[Any]]) -> NDArray[np.uint8]:
+    """SHA-256 (32,) of one sample's arrays."""
     total = hashlib.sha256()
     for name in ("signals", "targets", "labels", "physics"):
         total.update(np.ascontiguousarray(sample[name]).data)
@@ -182,116 +183,8 @@ def _manifest(params: Params, targets: NDArray[Any], digests: NDArray[np.uint8])
         "schema": SCHEMA,
         "parameters": config_digest(params, STAGES["simulate"]),
         "seed": params.seed,
-        "arrays": {name: {"shape": shape, "dtype": dtype} for name, (shape, dtype) in _shapes(params).items()},
+        "arrays": {name: {"shape": shape, "dtype": dtype} for name, (shape, dtype) in array_shapes(params).items()},
         "statistics": dataclasses.asdict(statistics_of(maps[:, 0], maps[:, 1])),
         "sha256": hashlib.sha256(digests.tobytes()).hexdigest(),
     }
     return (json.dumps(document, indent=2) + "\n").encode()
-
-
-class DiskSource:
-    """A data set on disk. Opening reads the manifest alone; samples are read and checked when drawn."""
-
-    def __init__(self, params: Params, device: torch.device) -> None:
-        self.folder, self.device = Path(params.data.path), device
-        self.manifest = _read_manifest(self.folder, config_digest(params, STAGES["simulate"]))
-        self.arrays = {name: self._open(name, *spec) for name, spec in _shapes(params).items()}
-        digests = np.ascontiguousarray(self.arrays["digests"])
-        if hashlib.sha256(digests.data).hexdigest() != self.manifest["sha256"]:
-            raise DataError(f"{self.folder}/digests.npy: does not match the manifest; run the simulate stage again")
-        self.statistics = Statistics(**self.manifest["statistics"])
-        self.digest: str = self.manifest["sha256"]
-        self.checked = np.zeros(len(digests), dtype=bool)
-        training, self.held_out = split(params)
-        self.samples_per_epoch = len(training)
-        self.order = DataOrder(derive(params.seed, "data"), training)
-
-    def _open(self, name: str, shape: tuple[int, ...], dtype: str) -> NDArray[Any]:
-        path = self.folder / f"{name}.npy"
-        try:
-            array: NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
-        except FileNotFoundError:
-            raise DataError(f"{path}: no such file; run the simulate stage again") from None
-        except (ValueError, OSError, EOFError) as error:
-            raise DataError(f"{path}: truncated or damaged ({error}); run the simulate stage again") from None
-        if array.shape != shape or array.dtype != np.dtype(dtype):
-            got = f"{array.shape} {array.dtype}"
-            raise DataError(f"{path}: got {got}; allowed: {shape} {np.dtype(dtype)}; run the simulate stage again")
-        return array
-
-    def draw(self, cursor: int, count: int) -> tuple[Clean, list[tuple[int, int]]]:
-        """Training samples in the order of the epochs' permutations."""
-        keys = self.order.at(cursor, count)
-        return self.read([index for _, index in keys]), keys
-
-    def validation(self) -> Clean:
-        """The held-out part, in order of index."""
-        return self.read(self.held_out)
-
-    def read(self, indices: list[int]) -> Clean:
-        """The samples at `indices`.
-
-        Raises:
-            DataError: a sample's digest is not the one written when it was simulated.
-        """
-        rows = {name: self.arrays[name][indices] for name in ARRAYS}
-        for row, index in enumerate(indices):
-            self._check(index, {name: values[row] for name, values in rows.items()})
-        signal, targets, physics = (
-            torch.from_numpy(rows[name]).to(self.device) for name in ("signals", "targets", "physics")
-        )
-        return Clean(signal, targets[:, 0], targets[:, 1], _physics_of(physics))
-
-    def _check(self, index: int, sample: dict[str, NDArray[Any]]) -> None:
-        if self.checked[index]:
-            return
-        if not np.array_equal(_digest(sample), sample["digests"]):
-            raise DataError(f"{self.folder}: hash of sample {index} does not match; run the simulate stage again")
-        self.checked[index] = True
-
-
-class SimulatedSource:
-    """Samples drawn on the device when asked for; an epoch is `data.phantoms` of them, and none comes twice."""
-
-    def __init__(self, params: Params, device: torch.device) -> None:
-        self.params, self.device = params, device
-        self.samples_per_epoch = params.data.phantoms
-        self.digest = config_digest(params, STAGES["simulate"])
-        maps = simulate_block(params, 4 * BLOCK, (params.seed, "statistics"), device)[1]
-        self.statistics = statistics_of(maps.cbf, maps.att)
-
-    def draw(self, cursor: int, count: int) -> tuple[Clean, list[tuple[int, int]]]:
-        """New phantoms, a function of (seed, cursor)."""
-        clean = simulate_block(self.params, count, (self.params.seed, "drawn", cursor), self.device)[1]
-        return clean, [divmod(place, self.samples_per_epoch) for place in range(cursor, cursor + count)]
-
-    def validation(self) -> Clean:
-        """Phantoms from a key of their own."""
-        count = self.params.data.validation_phantoms
-        return simulate_block(self.params, count, (self.params.seed, "held out"), self.device)[1]
-
-
-def _physics_of(columns: Tensor) -> Physics:
-    """Physics with (B,) fields from the rows (B, 8) of physics.npy."""
-    names = [field.name for field in dataclasses.fields(Physics)]
-    return Physics(**dict(zip(names, columns.unbind(dim=1), strict=True)))
-
-
-def open_source(params: Params, device: torch.device) -> Source:
-    """The source that `data.source` names."""
-    return DiskSource(params, device) if params.data.source == "disk" else SimulatedSource(params, device)
-
-
-def _read_manifest(folder: Path, parameters: str) -> dict[str, Any]:
-    path = folder / "manifest.json"
-    try:
-        manifest: dict[str, Any] = json.loads(path.read_text())
-    except FileNotFoundError:
-        raise DataError(f"{path}: no such file; run the simulate stage, or set data.source: simulated") from None
-    except ValueError as error:
-        raise DataError(f"{path}: not valid JSON ({error}); run the simulate stage again") from None
-    if manifest.get("schema") != SCHEMA:
-        raise DataError(f"{path}: got schema {manifest.get('schema')}; allowed: {SCHEMA}; run the simulate stage again")
-    if manifest.get("parameters") != parameters:
-        raise DataError(f"{path}: simulated with other seed, data or physics values; run the simulate stage again")
-    return manifest

@@ -17,7 +17,8 @@ from matplotlib.colorbar import Colorbar
 from matplotlib.figure import Figure, SubFigure
 from numpy.typing import NDArray
 
-from assay.studies.asl.bids import AslSeries, write_atomically
+from assay.files import write_bytes
+from assay.studies.asl.bids import AslSeries
 
 Array = NDArray[np.float32]
 
@@ -74,7 +75,7 @@ def quality_page(series: AslSeries, cbf: Array, att: Array, *, out: Path, model:
     _draw_facts(facts, series, cbf, att, checks)
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", metadata={"Software": None})
-    write_atomically(out, buffer.getvalue())
+    write_bytes(out, buffer.getvalue())
     return checks
 
 

@@ -105,7 +105,9 @@ class NoiseConfig:
     """Range of the spike height, in noise standard deviations."""
 
     def conflicts(self) -> Iterator[Problem]:
-        """Ranges upside down."""
+        """Ranges upside down; spikes that never come."""
+        if self.spike_probability == 0 and self.spike_magnitude != (0, 0):
+            yield Problem("spike_magnitude", str(list(self.spike_magnitude)), "[0, 0] with spike_probability 0")
         for key in ("snr", "physio", "spike_magnitude"):
             low, high = getattr(self, key)
             if low > high:

@@ -14,18 +14,22 @@ from torch import Tensor, nn
 from assay.engine.random import generator
 from assay.engine.task import Evaluation, Model, Monitor
 from assay.studies.asl.config import Params
-from assay.studies.asl.dataset import Clean, Source, nominal_physics
+from assay.studies.asl.dataset import Clean, nominal_physics
 from assay.studies.asl.losses import data_consistency, loss_mask, negative_log_likelihood, supervised, variance
 from assay.studies.asl.model import PUBLISHED_STATISTICS, Prediction, Statistics, build
 from assay.studies.asl.noise import NoiseModel
 from assay.studies.asl.physics import Physics, reference_signal
+from assay.studies.asl.source import Source
 
 VALIDATION_BATCH = 48
 WEAK = 0.01  # legacy.weak_noise: the published noise level was computed from a signal a hundred times smaller
 
 
 class AslBatch(NamedTuple):
-    """Noisy signal (B, 2P, H, W) and its noise sd (B, 1, 1, 1), dM/M0; maps and mask (B, 1, H, W); physics (B,)."""
+    """Noisy signal (B, 2P, H, W), dM/M0; maps and mask (B, 1, H, W); physics (B,).
+
+    `sigma` is the noise standard deviation, (B, 1, 1, 1), or (B, 1, H, W) with noise.snr_per voxel.
+    """
 
     signal: Tensor
     sigma: Tensor
@@ -92,12 +96,13 @@ class AslTask:
         """Loss, and masked mean absolute errors in ml/100 g/min and ms, on noisy held-out phantoms."""
         totals: dict[str, float] = {"loss": 0.0, "cbf_mae": 0.0, "att_mae": 0.0}
         batches = self.held_out()
+        count = sum(len(batch.signal) for batch in batches)
         for batch in batches:
             prediction = _predict(model, batch)
             terms = self._terms(prediction, batch)
             values = {"loss": sum(self.weights[name] * term for name, term in terms.items())}
             values |= {f"{name}_mae": _masked_mae(prediction, batch, name) for name in ("cbf", "att")}
-            totals = {name: total + float(values[name]) / len(batches) for name, total in totals.items()}
+            totals = {name: total + float(values[name]) * len(batch.signal) / count for name, total in totals.items()}
         return Evaluation(totals)
 
     def held_out(self) -> list[AslBatch]:

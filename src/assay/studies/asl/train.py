@@ -9,7 +9,7 @@ from assay.engine.session import checkpoint_folder, run_training
 from assay.engine.train import Trained
 from assay.files import write_bytes
 from assay.studies.asl.config import STAGES, Params
-from assay.studies.asl.dataset import open_source
+from assay.studies.asl.source import open_source
 from assay.studies.asl.task import AslTask
 from assay.studies.asl.trained import save_trained
 
@@ -26,7 +26,7 @@ def run(params: Params, out: Path = OUT) -> None:
     device = pick_device(params.train.device)
     source = open_source(params, device)
     task = AslTask(params, source, device)
-    identity = config_digest(params, STAGES["train"], code=code_digest(), data=source.digest)
+    identity = config_digest(params, STAGES["train"], code=code_digest(), data=source.digest, device=device.type)
     checkpoints = checkpoint_folder("asl-train", identity)
     trained = run_training(task, params.train, params.seed, checkpoints, out / "log")
     save_trained(out / "model", trained, params, task.statistics, identity)

@@ -81,6 +81,9 @@ def save_trained(folder: Path, trained: Trained, params: Params, statistics: Sta
         }
         for name, state in (("member", trained.best), ("last", trained.last)):
             write_tensors(folder / f"{name}-{k}.safetensors", {key: t[k] for key, t in state.items()}, document)
+    for path in folder.glob("*-*.safetensors"):
+        if int(path.stem.partition("-")[2]) >= len(trained.best_value):
+            path.unlink()  # a member of an earlier, larger ensemble
 
 
 def load_trained(folder: Path, device: torch.device) -> TrainedModel:
@@ -96,6 +99,9 @@ def load_trained(folder: Path, device: torch.device) -> TrainedModel:
     if len({identity for *_, identity in loaded}) > 1:
         raise CheckpointError(f"{folder}: holds members of different runs; remove it and run the train stage")
     modules = [module for module, *_ in loaded]
+    wanted = loaded[0][1].train.ensemble_size
+    if len(modules) != wanted:
+        raise CheckpointError(f"{folder}: got {len(modules)} members; allowed: {wanted}; run the train stage again")
     return TrainedModel(modules, *loaded[0][1:])
 
 

@@ -10,7 +10,7 @@ from assay.studies.asl.bids.series import (
     require_sequences,
     to_volume,
 )
-from assay.studies.asl.bids.write import Provenance, write_atomically, write_derivative
+from assay.studies.asl.bids.write import Provenance, write_derivative
 
 __all__ = [
     "AslSeries",
@@ -22,6 +22,5 @@ __all__ = [
     "require_plds",
     "require_sequences",
     "to_volume",
-    "write_atomically",
     "write_derivative",
 ]

@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from assay.errors import DataError
+from assay.files import write_bytes
 from assay.studies.asl.bids.series import Array, AslSeries
 
 BIDS_VERSION = "1.10.0"
@@ -88,20 +89,6 @@ def write_derivative(
     return (*written, mask)
 
 
-def write_atomically(path: Path, content: bytes) -> None:
-    """Replace a file in one step: a reader sees the old content or the new, never a part."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("wb") as stream:
-            stream.write(content)
-            stream.flush()
-            os.fsync(stream.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
 def _require_map(series: AslSeries, kind: MapKind, values: Array) -> None:
     if values.shape != series.mask.shape:
         raise ValueError(f"{kind.name} has shape {values.shape}; the series has {series.mask.shape}")
@@ -150,7 +137,7 @@ def _write_map(series: AslSeries, kind: MapKind, values: NDArray[np.generic], ou
     image.set_sform(series.affine, code=int(series.header["sform_code"]) or 1)  # type: ignore[no-untyped-call]
     image.set_qform(series.affine, code=int(series.header["qform_code"]))  # type: ignore[no-untyped-call]
     path = out / series.folder / f"{series.name}_{kind.name}.nii.gz"
-    write_atomically(path, gzip.compress(image.to_bytes(), compresslevel=6, mtime=0))
+    write_bytes(path, gzip.compress(image.to_bytes(), compresslevel=6, mtime=0))
     return path
 
 
@@ -183,4 +170,4 @@ def _sidecar_path(image: Path) -> Path:
 
 
 def _write_json(path: Path, values: Mapping[str, object]) -> None:
-    write_atomically(path, (json.dumps(values, indent=2, ensure_ascii=False) + "\n").encode())
+    write_bytes(path, (json.dumps(values, indent=2, ensure_ascii=False) + "\n").encode())

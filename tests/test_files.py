@@ -1,0 +1,36 @@
+"""Writing a file in one step: the old content or the new, never a part, and one line when it cannot be."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from assay.errors import DataError
+from assay.files import write_bytes
+
+
+def test_a_file_is_replaced_and_folders_are_made(tmp_path):
+    path = tmp_path / "a" / "b.json"
+    write_bytes(path, b"old")
+    write_bytes(path, b"new")
+    assert path.read_bytes() == b"new"
+    assert [file.name for file in path.parent.iterdir()] == ["b.json"]
+
+
+def test_a_full_disk_leaves_the_old_file_and_no_rubbish(tmp_path, monkeypatch):
+    path = tmp_path / "b.json"
+    write_bytes(path, b"old")
+
+    def full(descriptor: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(DataError, match=r"b\.json: cannot be written \(No space left on device\); make room"):
+        write_bytes(path, b"new")
+    assert {file.name: file.read_bytes() for file in tmp_path.iterdir()} == {"b.json": b"old"}
+
+
+def test_a_file_where_a_folder_is_needed_is_one_line(tmp_path):
+    (tmp_path / "results").write_text("a file")
+    with pytest.raises(DataError, match="cannot be written"):
+        write_bytes(Path(tmp_path / "results" / "train" / "metrics.json"), b"new")
