@@ -39,9 +39,7 @@ def test_a_rising_schedule_starts_low_peaks_after_the_warm_up_and_ends_low(name,
 
 
 def test_a_warm_up_of_exactly_one_step_is_refused(make_config):
-    with pytest.raises(
-        ConfigError, match=r"schedule\.warmup_fraction: got 0\.2; allowed: a warm-up that is not"
-    ):
+    with pytest.raises(ConfigError, match=r"schedule\.warmup_fraction: got 0\.2; allowed: a warm-up that is not"):
         build_schedule(
             make_config(schedule={"warmup_fraction": 0.2}).schedule,
             torch.optim.AdamW([torch.nn.Parameter(torch.zeros(1))]),
