@@ -2,6 +2,7 @@
 
 import csv
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,8 @@ from rich.markup import escape
 from rich.table import Table
 
 from assay.errors import DataError
+
+WIDTH = 140  # columns of a table that goes to a file or a pipe
 
 
 def collect(folder: Path) -> dict[str, Any]:
@@ -48,7 +51,7 @@ def _rows(path: Path) -> list[dict[str, str]]:
 
 def show(found: dict[str, Any]) -> None:
     """Print one table per stage."""
-    console = Console()
+    console = Console() if sys.stdout.isatty() else Console(width=WIDTH)
     for stage, parts in found.items():
         if "metrics" in parts:
             console.print(_metrics_table(stage, parts["metrics"]))
@@ -68,7 +71,7 @@ def _metrics_table(stage: str, metrics: dict[str, Any]) -> Table:
 def _summary_table(stage: str, rows: list[dict[str, str]]) -> Table:
     table = Table(title=f"{stage}: summary", title_justify="left")
     for index, name in enumerate(rows[0] if rows else []):
-        table.add_column(name, justify="left" if index == 0 else "right")
+        table.add_column(name, justify="left" if index == 0 else "right", overflow="fold")
     for row in rows:
         table.add_row(*(escape(value) for value in row.values()))
     return table
