@@ -129,6 +129,14 @@ def test_boundary_is_where_a_neighbour_belongs_elsewhere():
     assert batch.lesion[elsewhere].bool().all()
 
 
+def test_phantoms_of_all_blocks_come_out_in_the_order_in_which_they_are_drawn():
+    generator = torch.Generator().manual_seed(5)
+    apart = [simulate_phantoms(count, generator=generator) for count in (64, 3)]  # a block, and the rest
+    together = phantoms(67, seed=5)
+    for name, values in vars(together).items():
+        assert torch.equal(values, torch.cat([getattr(part, name) for part in apart]))
+
+
 @pytest.mark.parametrize("sigma", [0.5, 1.0, 3.0])
 @pytest.mark.parametrize("shape", [(9, 14), (64, 64)])
 def test_blur_is_scipys(sigma, shape):

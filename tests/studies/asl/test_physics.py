@@ -148,6 +148,23 @@ def test_joint_signal_written_into_a_tensor_is_the_same():
         assert torch.equal(out, joint_signal(cbf, att, PLDS, physics))
 
 
+def test_joint_signal_of_many_images_is_that_of_each_image():
+    cbf, att = 100 * torch.rand(40, 48, 48), 3000 * torch.rand(40, 48, 48)
+    physics = randomise_physics(Physics(), "baseline", 40, torch.Generator())
+    out = joint_signal(cbf, att, PLDS, physics, out=torch.empty(40, 12, 48, 48))
+    for index in (0, 13, 14, 39):
+        one = slice(index, index + 1)
+        alone = joint_signal(cbf[one], att[one], PLDS, physics.map(lambda value, one=one: value[one]))
+        torch.testing.assert_close(out[one], alone, rtol=1e-6, atol=0)
+
+
+@pytest.mark.parametrize("written", [False, True])
+def test_joint_signal_before_labelling_is_zero(written):
+    cbf, att = torch.full((1, 2, 2), 60.0), torch.full((1, 2, 2), 2500.0)
+    out = torch.empty(1, 2, 2, 2) if written else None
+    assert not joint_signal(cbf, att, (-100.0,), Physics(), out=out).any()
+
+
 def test_joint_signal_has_exact_gradients():
     cbf = torch.tensor([[[20.0, 60.0, 5.0]]], dtype=torch.float64, requires_grad=True)
     att = torch.tensor([[[760.0, 1710.0, 3390.0]]], dtype=torch.float64, requires_grad=True)

@@ -6,6 +6,7 @@ partial-volume blur. Lengths below are in pixels of a 64 x 64 phantom and scale 
 """
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Literal
 
 import torch
@@ -28,7 +29,7 @@ LESIONS = 2  # at most, in one phantom
 TISSUES = 3
 CBF_SD, ATT_SD = 3.0, 50.0  # voxel noise in healthy tissue
 CBF_LIMITS, ATT_LIMITS = (0.0, 200.0), (100.0, 5000.0)
-CPU_BLOCK, GPU_BLOCK = 2**18, 2**24  # pixels worked on at once: what a CPU cache, or a GPU, can hold
+CPU_BLOCK, GPU_BLOCK = 2**18, 2**24  # pixels worked on at once: what a cache, or a GPU, can hold (changes the draws)
 
 RANGES: dict[str, tuple[tuple[Interval, Interval], ...]] = {
     "published": (
@@ -91,11 +92,13 @@ def simulate_phantoms(
     _check(n, size, ranges, blur_sigma)
     pixels = CPU_BLOCK if generator.device.type == "cpu" else GPU_BLOCK
     block = max(pixels // size**2, 1)
-    parts = []
+    maps = torch.empty(2, n, size, size, device=generator.device)
+    tissue, lesion, boundary = torch.empty(3, n, size, size, dtype=torch.uint8, device=generator.device)
+    batch = PhantomBatch(cbf=maps[0], att=maps[1], tissue=tissue, lesion=lesion, boundary=boundary.view(torch.bool))
     for start in range(0, n, block):
-        compartments = _compartments(min(block, n - start), size, lesions, generator)
-        parts.append(_paint(compartments, ranges, blur_sigma, generator))
-    return parts[0] if len(parts) == 1 else _join(parts)
+        part = PhantomBatch(**{name: values[start : start + block] for name, values in vars(batch).items()})
+        _draw(part, ranges, lesions, blur_sigma, generator)
+    return batch
 
 
 def gaussian_blur(maps: Tensor, sigma: float) -> Tensor:
@@ -110,59 +113,58 @@ def gaussian_blur(maps: Tensor, sigma: float) -> Tensor:
     return rows @ maps @ columns.T
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Compartments:
-    """Where everything is: code (n, H, W) uint8 is the tissue 0 to 2, or 3 + 2 * lesion, plus 1 in its core.
+def _draw(batch: PhantomBatch, ranges: str, lesions: bool, blur_sigma: float, generator: torch.Generator) -> None:
+    """Draw the phantoms of one block into `batch`.
 
-    tissue: (n, H, W) uint8. label: (n, 7) uint8, the lesion label that each code stands for.
+    code (n, H, W) uint8 is the tissue 0 to 2, or 3 + 2 * lesion, plus 1 in its core. rim (n, 1) uint8 is the label of
+    the rims of the lesions of each phantom.
     """
-
-    code: Tensor
-    tissue: Tensor
-    label: Tensor
-
-
-def _compartments(n: int, size: int, lesions: bool, generator: torch.Generator) -> _Compartments:
-    tissue = _voronoi(n, size, generator)
-    label = torch.zeros(n, TISSUES + 2 * LESIONS, dtype=torch.uint8, device=tissue.device)
-    if not lesions:
-        return _Compartments(code=tissue, tissue=tissue, label=label)
-    fate = _rand((n, 1), generator)
-    stroke = fate >= TUMOUR
-    outer = torch.where(stroke, 3, 1).to(torch.uint8)
-    label[:, TISSUES::2] = outer
-    label[:, TISSUES + 1 :: 2] = outer + 1
-    many = _rand((n, 1), generator) < 0.5
-    present = torch.cat((fate < TUMOUR + STROKE, (fate < TUMOUR + STROKE) & many), 1)
-    return _Compartments(code=_add_lesions(tissue, present, stroke, generator), tissue=tissue, label=label)
+    _voronoi(batch.tissue, generator)
+    code, rim = batch.tissue, torch.ones(len(batch), 1, dtype=torch.uint8, device=generator.device)
+    if lesions:
+        fate = _rand((len(batch), 1), generator)
+        stroke = fate >= TUMOUR
+        many = _rand((len(batch), 1), generator) < 0.5
+        present = torch.cat((fate < TUMOUR + STROKE, (fate < TUMOUR + STROKE) & many), 1)
+        code, rim = _add_lesions(code, present, stroke, generator), torch.where(stroke, 3, 1).to(torch.uint8)
+    healthy = (TISSUES - code.view(torch.int8)).clamp_(0, 1)  # signed, for it is negative in cores
+    torch.mul(1 - healthy.view(torch.uint8), rim.unsqueeze(-1) + 1 - (code & 1), out=batch.lesion)
+    _mark_boundary(code, batch.boundary)
+    maps = _paint(code.flatten(1), healthy.flatten(1), rim, ranges, generator).view(2, *code.shape)
+    cbf, att = gaussian_blur(maps, blur_sigma)
+    torch.clamp(cbf, *CBF_LIMITS, out=batch.cbf)
+    torch.clamp(att, *ATT_LIMITS, out=batch.att)
 
 
-def _voronoi(n: int, size: int, generator: torch.Generator) -> Tensor:
+def _voronoi(out: Tensor, generator: torch.Generator) -> None:
     """Tissue (n, H, W) of the nearest seed; of several at one distance, the first tissue in the list.
 
     Squared distance and tissue share one integer, so that a running minimum over the seeds finds both.
     """
-    device, most = generator.device, SEEDS[1]
-    margin = _scaled(SEED_MARGIN, size)
-    used = _randint(SEEDS[0], most + 1, (1, n), generator) > torch.arange(most, device=device).unsqueeze(1)
-    position = _randint(margin, size - margin, (2, most, n), generator)
-    share = _rand((most, n), generator)
-    tissue = (share >= TISSUE_SHARES[0]).long() + (share >= TISSUE_SHARES[0] + TISSUE_SHARES[1])
-    position = torch.where(used, position, position[:, :1])  # an unused seed repeats the first
-    tissue = torch.where(used, tissue, tissue[:1])
-    squares = 4 * (position.unsqueeze(-1) - torch.arange(size, device=device)) ** 2  # (2, seeds, n, size)
+    n, size, _ = out.shape
+    most, margin = SEEDS[1], _scaled(SEED_MARGIN, size)
     dtype = torch.int16 if 8 * size**2 <= torch.iinfo(torch.int16).max + 1 else torch.int32
-    rows, columns = (squares[0] + tissue.unsqueeze(-1)).to(dtype), squares[1].to(dtype)
+    used = _randint(SEEDS[0], most + 1, (1, n), generator) > torch.arange(most, device=out.device).unsqueeze(1)
+    position = _randint(margin, size - margin, (2, most, n), generator).to(dtype)
+    share = _rand((most, n), generator)
+    tissue = (share >= TISSUE_SHARES[0]).to(dtype) + (share >= TISSUE_SHARES[0] + TISSUE_SHARES[1])
+    position = torch.where(used, position, position[:, :1])  # an unused seed repeats the first
+    offset = 2 * (position.unsqueeze(-1) - torch.arange(size, dtype=dtype, device=out.device))
+    rows, columns = offset * offset  # each (seeds, n, size)
+    rows += torch.where(used, tissue, tissue[:1]).unsqueeze(-1)
     nearest = rows[0, :, :, None] + columns[0, :, None, :]
     candidate = torch.empty_like(nearest)
-    for seed in range(1, most):
-        torch.add(rows[seed, :, :, None], columns[seed, :, None, :], out=candidate)
+    for row, column in zip(rows[1:], columns[1:], strict=True):
+        torch.add(row[:, :, None], column[:, None, :], out=candidate)
         torch.minimum(nearest, candidate, out=nearest)
-    return (nearest & 3).to(torch.uint8)
+    out.copy_(nearest.bitwise_and_(3))
 
 
 def _add_lesions(tissue: Tensor, present: Tensor, stroke: Tensor, generator: torch.Generator) -> Tensor:
-    """The codes (n, H, W) after painting the lesions that are `present` (n, 2) over the tissue, in order."""
+    """The codes (n, H, W) after painting the lesions that are `present` (n, 2) over the tissue.
+
+    The highest code wins a pixel: cores cover rims, and the second lesion the first.
+    """
     n, size, _ = tissue.shape
     margin = _scaled(LESION_MARGIN, size)
     centre = _randint(margin, size - margin, (n, LESIONS, 2), generator)
@@ -171,18 +173,17 @@ def _add_lesions(tissue: Tensor, present: Tensor, stroke: Tensor, generator: tor
     shrink = torch.where(stroke, _scaled(CORE_MARGIN[1], size), _scaled(CORE_MARGIN[0], size))
     core = (radius - shrink).clamp_min(_scaled(CORE_RADIUS, size))
     phase = torch.pi * _rand((n, LESIONS, 2, 2), generator)
-    coefficients = _outline_coefficients(torch.stack((radius, core), -1), phase)  # (n, 2, 2, 5)
+    image, lesion = which = present.nonzero(as_tuple=True)
+    coefficients = _outline_coefficients(torch.stack((radius, core), -1)[which], phase[which])
     reach = int(1.45 * largest) + 1
     distance, harmonics, offset = _patch(reach, size + 2 * reach, tissue.device)
+    inside = (distance <= coefficients @ harmonics).view(torch.uint8)  # (lesions, 2, patch)
+    code = (TISSUES + 2 * lesion).to(torch.uint8).unsqueeze(1)
+    painted = torch.maximum(inside[:, 0] * code, inside[:, 1] * (code + 1))
     padded = torch.nn.functional.pad(tissue, (reach,) * 4)
-    flat = padded.view(-1)
-    for lesion in range(LESIONS):
-        which = present[:, lesion].nonzero().squeeze(1)
-        row, column = (centre[which, lesion] + reach).unbind(-1)
-        pixel = ((which * padded.shape[1] + row) * padded.shape[2] + column).unsqueeze(1) + offset
-        inside = distance <= coefficients[which, lesion] @ harmonics  # (lesions, 2, patch)
-        code = torch.where(inside[:, 0], TISSUES + 2 * lesion, flat[pixel])
-        flat[pixel] = torch.where(inside[:, 1], TISSUES + 2 * lesion + 1, code)
+    row, column = (centre[which] + reach).unbind(-1)
+    pixel = ((image * padded.shape[1] + row) * padded.shape[2] + column).unsqueeze(1) + offset
+    padded.view(-1).scatter_reduce_(0, pixel.flatten(), painted.flatten(), "amax")
     return padded[:, reach:-reach, reach:-reach].contiguous()
 
 
@@ -193,47 +194,42 @@ def _outline_coefficients(radius: Tensor, phase: Tensor) -> Tensor:
     return radius.unsqueeze(-1) * torch.stack((torch.ones_like(first), *waves), -1)
 
 
+@lru_cache(maxsize=8)
 def _patch(reach: int, stride: int, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
-    """Distance, angular harmonics (5, pixels) and flat offset of the pixels around a lesion's centre."""
+    """Distance, angular harmonics (5, pixels) and flat offset of the pixels within `reach` of a lesion's centre."""
     axis = torch.arange(-reach, reach + 1, device=device)
     y, x = (axis.view(-1, 1), axis.view(1, -1))
     angle = torch.atan2(y, x).flatten()
     waves = [(3 * angle).sin(), (3 * angle).cos(), (5 * angle).sin(), (5 * angle).cos()]
     harmonics = torch.stack([torch.ones_like(angle), *waves])
-    return (x**2 + y**2).flatten().sqrt(), harmonics, (y * stride + x).flatten()
+    distance = (x**2 + y**2).flatten().sqrt()
+    near = distance <= reach
+    return distance[near], harmonics[:, near], (y * stride + x).flatten()[near]
 
 
-def _paint(compartments: _Compartments, ranges: str, blur_sigma: float, generator: torch.Generator) -> PhantomBatch:
-    """Give every compartment its values, add voxel noise to healthy tissue, blur, and clip."""
-    code, label = compartments.code, compartments.label.long()
-    index = code.flatten(1).long()
-    rows = torch.where(label > 0, label + TISSUES - 1, torch.arange(label.shape[1], device=label.device))
-    low, high = torch.tensor(RANGES[ranges], device=label.device).unbind(-1)
-    values = low[rows] + (high - low)[rows] * _rand((*label.shape, 2), generator)  # (n, 7, 2)
-    noise = torch.randn((2, *index.shape), generator=generator, device=label.device)
-    sd = torch.tensor((CBF_SD, ATT_SD), device=label.device).view(2, 1, 1) * (index < TISSUES)
-    maps = values.movedim(-1, 0).gather(2, index.expand_as(noise)).addcmul_(noise, sd)
-    cbf, att = gaussian_blur(maps.view(2, *code.shape), blur_sigma)
-    return PhantomBatch(
-        cbf=cbf.clamp_(*CBF_LIMITS),
-        att=att.clamp_(*ATT_LIMITS),
-        tissue=compartments.tissue,
-        lesion=compartments.label.gather(1, index).view_as(code),
-        boundary=_boundary(code),
-    )
+def _paint(code: Tensor, healthy: Tensor, rim: Tensor, ranges: str, generator: torch.Generator) -> Tensor:
+    """CBF and ATT (2, n, pixels): the values of every compartment, and voxel noise where tissue is healthy."""
+    n, device = len(code), code.device
+    codes = torch.arange(TISSUES + 2 * LESIONS, device=device)
+    rows = torch.where(codes < TISSUES, codes, TISSUES - 1 + rim + (codes - TISSUES) % 2)  # (n, 7), of the table
+    low, high = torch.tensor(RANGES[ranges], device=device).unbind(-1)
+    values = low[rows] + (high - low)[rows] * _rand((n, len(codes), 2), generator)
+    noise = torch.randn((2, *code.shape), generator=generator, device=device).mul_(healthy.float())
+    sd = torch.tensor((CBF_SD, ATT_SD), device=device).view(2, 1, 1)
+    return values.movedim(-1, 0).gather(2, code.long().expand_as(noise)).addcmul_(noise, sd)
 
 
-def _boundary(code: Tensor) -> Tensor:
+def _mark_boundary(code: Tensor, out: Tensor) -> None:
     """Pixels (n, H, W) with another code above, below, left or right."""
-    boundary = torch.zeros_like(code, dtype=torch.bool)
+    out.zero_()
     for axis in (1, 2):
         length = code.shape[axis] - 1
         change = code.narrow(axis, 1, length) != code.narrow(axis, 0, length)
-        boundary.narrow(axis, 1, length).logical_or_(change)
-        boundary.narrow(axis, 0, length).logical_or_(change)
-    return boundary
+        out.narrow(axis, 1, length).logical_or_(change)
+        out.narrow(axis, 0, length).logical_or_(change)
 
 
+@lru_cache(maxsize=8)
 def _blur_matrix(edge: int, sigma: float) -> Tensor:
     """The blur along one axis as a matrix (edge, edge)."""
     radius = int(4.0 * sigma + 0.5)
@@ -244,10 +240,6 @@ def _blur_matrix(edge: int, sigma: float) -> Tensor:
     return torch.zeros(edge, edge, dtype=torch.float64).scatter_add_(
         1, source, (weight / weight.sum()).expand(edge, -1)
     )
-
-
-def _join(parts: list[PhantomBatch]) -> PhantomBatch:
-    return PhantomBatch(**{name: torch.cat([getattr(part, name) for part in parts]) for name in vars(parts[0])})
 
 
 def _scaled(pixels: int, size: int) -> int:

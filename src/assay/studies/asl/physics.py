@@ -24,7 +24,7 @@ PER_SECOND = 1.0 / 6000.0  # ml/100 g/min -> ml/g/s
 SECONDS = 1.0 / 1000.0  # ms -> s
 PCASL_PULSES = 4  # background-suppression pulses, each inverting with efficiency alpha_bs
 VSASL_PULSES = 3
-CPU_BLOCK = 2**14  # pixels whose signals are computed at once, to stay in the cache
+CPU_BLOCK = 2**15  # pixels whose signals are computed at once, to stay in the cache
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -182,19 +182,23 @@ def joint_signal(cbf: Tensor, att: Tensor, plds: Delays, physics: Physics, out: 
     physics = physics.to(cbf).map(lambda value: value.unsqueeze(-1) if isinstance(value, Tensor) else value)
     start, end = _pcasl_limits(delays, physics)
     limits: tuple[Tensor, ...] = (
-        _planes(start, delays),
+        _planes(start, delays.clamp_min(0)),  # so that VSASL, with ATT not negative, is never below its floor
         _planes(end, torch.zeros_like(delays)),
         _planes(_pcasl_scale(physics), _vsasl_scale(physics, delays)),
     )
-    decay = torch.exp(-att.flatten(1) / physics.t1_artery).reshape(att.shape)
     if out is None:
+        decay = torch.exp(-att.flatten(1) / physics.t1_artery).reshape(att.shape)
         return _scaled_bolus(cbf, att, decay, limits).flatten(1, 2)
-    limits = tuple(plane.expand(len(cbf), *plane.shape[-4:]) for plane in limits)
+    cap, floor, scale = (plane.expand(len(cbf), *plane.shape[-4:]) for plane in limits)
+    t1_artery = torch.as_tensor(physics.t1_artery).to(cbf).expand(len(cbf), 1)
     target = out.view(len(cbf), 2, len(delays), *cbf.shape[1:])
     block = max(CPU_BLOCK // cbf[0].numel(), 1) if cbf.device.type == "cpu" else len(cbf)
-    for first in range(0, len(cbf), block):
-        part = slice(first, first + block)
-        _scaled_bolus(cbf[part], att[part], decay[part], [plane[part] for plane in limits], target[part])
+    for part in (slice(first, first + block) for first in range(0, len(cbf), block)):
+        bolus = target[part]
+        decay = torch.exp(-att[part].flatten(1) / t1_artery[part]).view_as(bolus[:, 0, :1])
+        torch.minimum(decay, cap[part, 0], out=bolus[:, 0]).sub_(floor[part, 0]).relu_()
+        torch.minimum(att[part, None], cap[part, 1], out=bolus[:, 1])
+        bolus.mul_(scale[part]).mul_(cbf[part, None, None])
     return out
 
 
@@ -252,16 +256,14 @@ def _vsasl_scale(physics: Physics, delays: Tensor) -> Tensor:
     return torch.exp(-delays / physics.t1_artery) * scale
 
 
-def _scaled_bolus(
-    cbf: Tensor, att: Tensor, decay: Tensor, limits: Sequence[Tensor], out: Tensor | None = None
-) -> Tensor:
+def _scaled_bolus(cbf: Tensor, att: Tensor, decay: Tensor, limits: Sequence[Tensor]) -> Tensor:
     """CBF * scale * (min(u, cap) - floor), not below zero, with u = exp(-ATT/T1) for PCASL and ATT for VSASL.
 
     limits: cap, floor and scale (B or 1, 2, P, 1, 1). Returns (B, 2, P, H, W), in place where autograd allows it.
     """
     cap, floor, scale = limits
-    bolus = torch.minimum(torch.stack((decay, att), 1).unsqueeze(2), cap, out=out).sub_(floor).relu_()
-    return torch.mul(bolus, scale, out=out).mul_(cbf[:, None, None])
+    bolus = torch.minimum(torch.stack((decay, att), 1).unsqueeze(2), cap).sub_(floor).relu_()
+    return torch.mul(bolus, scale).mul_(cbf[:, None, None])
 
 
 def _planes(pcasl: Value, vsasl: Tensor) -> Tensor:
