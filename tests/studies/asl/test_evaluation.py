@@ -17,7 +17,6 @@ from assay.studies.asl.evaluation import ALL, Scores, score_maps, write_csv, wri
 from assay.studies.asl.heldout import OUTSIDE, STRATA, brain, scan, voronoi
 from assay.studies.asl.model import PUBLISHED_STATISTICS, build
 from assay.studies.asl.physics import reference_signal
-from assay.studies.asl.reference_object import is_installed
 from assay.studies.asl.trained import Maps, save_trained
 
 CPU = torch.device("cpu")
@@ -86,7 +85,6 @@ def test_randomised_physics_differs_between_phantoms_unless_inactive(make_params
     assert voronoi(inactive, 3, "test").clean.physics == nominal_physics(inactive)
 
 
-@pytest.mark.skipif(not is_installed(), reason="asldro is not installed")
 def test_the_brain_is_judged_inside_its_mask(make_params):
     phantoms = brain(make_params(), "test")
     assert phantoms.family == "brain"

@@ -9,7 +9,6 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.resources import as_file, files
-from importlib.util import find_spec
 
 import nibabel as nib
 import numpy as np
@@ -76,11 +75,6 @@ def brain_phantoms(*, slices: int = 16, size: int = 64) -> ReferenceBrain:
         boundary=_boundary(torch.where(mask, tissue, len(TISSUES))),
     )
     return ReferenceBrain(phantoms=phantoms, mask=mask)
-
-
-def is_installed() -> bool:
-    """Whether the package with the reference object can be found; nothing is imported."""
-    return find_spec("asldro") is not None
 
 
 def _load() -> _GroundTruth:
