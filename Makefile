@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run results env test smoke docs lint format bench lock clean
+.PHONY: help run results env test torture smoke docs lint format bench lock clean
 
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
@@ -33,6 +33,11 @@ env: .venv/.installed
 ## run the tests
 test: env
 	OMP_NUM_THREADS=1 pytest -n 2 -q
+
+## kill, cut off, starve and hang real runs; TORTURE_KILLS and TORTURE_DEADLINES say how often
+torture: env
+	TORTURE_KILLS=$${TORTURE_KILLS:-100} TORTURE_DEADLINES=$${TORTURE_DEADLINES:-50} OMP_NUM_THREADS=1 \
+		pytest -q -m "torture or not torture" tests/torture
 
 ## run the pipeline at tiny size from a clean clone
 smoke: env

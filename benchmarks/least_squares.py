@@ -102,8 +102,15 @@ def report_speed(signal: Tensor, truth: dict[str, Tensor], voxels: int, repetiti
     print(f"sum of squares above scipy's by more than 1e-6: {int((ratio > 1 + 1e-6).sum())} of {len(few)} voxels")
     print(f"sum of squares below scipy's by more than 1e-6: {int((ratio < 1 - 1e-6).sum())} of {len(few)} voxels")
     for name, ours, theirs in (("cbf", fit.cbf, cbf), ("att", fit.att, att)):
-        errors = [(estimate - truth[name][sample]).abs().mean().item() for estimate in (ours, theirs)]
-        print(f"{name} MAE on these voxels: variable projection {errors[0]:.3f}, scipy {errors[1]:.3f}")
+        report_paired(name, ours - truth[name][sample], theirs - truth[name][sample])
+
+
+def report_paired(name: str, ours: Tensor, theirs: Tensor) -> None:
+    """Print MAE and bias of both fits on the same voxels, and the paired difference with its standard error."""
+    for score, left, right in (("MAE", ours.abs(), theirs.abs()), ("bias", ours, theirs)):
+        difference = left - right
+        spread = f"{difference.mean():+.3f} +- {difference.std() / len(difference) ** 0.5:.3f}"
+        print(f"{name} {score:4}: variable projection {left.mean():.3f}, scipy {right.mean():.3f}, difference {spread}")
 
 
 def main() -> None:

@@ -5,7 +5,7 @@
 #
 #   cuda.txt      everything, with torch for CUDA (on macOS: for its own GPUs)
 #   cpu.txt       the same without torch and what only its CUDA build needs
-#   no-deps.txt   packages whose own requirements contradict ours
+#   no-deps.txt   packages whose own requirements contradict ours, or bring what nothing uses
 #   uv.txt        the resolver itself
 set -euo pipefail
 
@@ -15,7 +15,7 @@ lock() { uv pip compile --quiet --universal --python-version 3.11 --generate-has
 
 lock "$@" pyproject.toml --all-extras --output-file requirements/cuda.txt
 lock "$@" --output-file requirements/uv.txt - <<<"uv"
-lock --no-deps --output-file requirements/no-deps.txt - <<<"asldro==2.2.0"
+lock --no-deps --output-file requirements/no-deps.txt - <<<$'asldro==2.2.0\nneuraloperator==2.0.0'
 
 awk '/^[^ #]/ {keep = !/^(torch|triton|xformers)==|^(cuda|nvidia)-/ || /^nvidia-ml-py==/} keep || /^#/' \
   requirements/cuda.txt >requirements/cpu.txt

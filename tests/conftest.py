@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -53,6 +54,12 @@ class Project:
     def commit(self) -> None:
         """Commit everything."""
         self.give("git init -q && git add -A && git commit -q -m start")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def interruptible() -> None:
+    """SIGINT is ignored where a shell has put the tests into the background, and children inherit that."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="module")

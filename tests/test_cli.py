@@ -13,7 +13,7 @@ import assay
 from assay.__main__ import main
 
 PARAMS = Path(__file__).parents[1] / "params.yaml"
-VERBS = ["stage", "check", "plan", "schema", "results"]
+VERBS = ["exec", "stage", "check", "plan", "schema", "results", "status", "verify"]
 
 
 def test_version(capsys):

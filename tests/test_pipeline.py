@@ -67,6 +67,7 @@ def test_a_changed_learning_rate_trains_again_and_does_not_simulate(project):
 
 
 def test_a_changed_evaluation_does_not_train_again(project):
+    project.give("dvc exp run -S train.optimizer.lr=0.001")
     said = project.give("dvc exp run -S train.optimizer.lr=0.001 -S evaluation.bootstrap=120")
     assert ran(said) == ["validate"]
 
@@ -101,7 +102,9 @@ def test_a_wrong_type_given_to_dvc_ends_in_one_line(project):
 
 def wait_for_checkpoint(folder: Path) -> None:
     deadline = time.monotonic() + 120
-    while not list(folder.glob(".assay/checkpoints/*/step-*.safetensors")):
+    while not any(
+        not (path.parent / "complete").exists() for path in folder.glob(".assay/checkpoints/*/step-*.safetensors")
+    ):
         assert time.monotonic() < deadline, "no checkpoint was written"
         time.sleep(0.01)
 

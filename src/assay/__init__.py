@@ -1,5 +1,3 @@
 """assay: ablation studies of PyTorch models that finish, can be repeated anywhere, and can be believed."""
 
-from importlib.metadata import version
-
-__version__ = version("assay")
+__version__ = "0.1.0"

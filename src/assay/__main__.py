@@ -3,7 +3,11 @@
 import os
 import sys
 
+from assay import progress
 from assay.errors import AssayError
+
+ERROR_CHARACTERS = 10_000
+"""Longest error message that is sent to the supervisor; the socket takes about 200,000 bytes."""
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -13,21 +17,45 @@ def main(arguments: list[str] | None = None) -> int:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     from assay.cli import run
 
+    given = sys.argv[1:] if arguments is None else arguments
+    tell = progress.verdict if given[:1] == ["stage"] else _nobody
     try:
-        return run(sys.argv[1:] if arguments is None else arguments)
-    except AssayError as error:
-        for line in str(error).splitlines():
-            print(f"assay: {line}", file=sys.stderr)
-        return error.exit_code
-    except KeyboardInterrupt:
-        print("assay: interrupted", file=sys.stderr)
-        return 130
-    except BrokenPipeError:  # the reader of our output has gone; what was asked for is not done
+        code = run(given)
+    except (AssayError, KeyboardInterrupt, OSError) as error:
+        code = _report(error)
+        tell(code, str(error)[:ERROR_CHARACTERS], type(error).__name__)
+    except BaseException as error:
+        tell(_code_of(error), str(error)[:ERROR_CHARACTERS], type(error).__name__)
+        raise
+    else:
+        tell(code)
+    return code
+
+
+def _nobody(code: int, error: str | None = None, kind: str | None = None) -> None:
+    """A verb that is no stage has no verdict to give, even within a run."""
+
+
+def _report(error: AssayError | KeyboardInterrupt | OSError) -> int:
+    """Say what went wrong, a line each; returns the exit code."""
+    if isinstance(error, BrokenPipeError):  # the reader of our output has gone; what was asked for is not done
         sys.stderr = None
         return 141
-    except OSError as error:
-        print(f"assay: {error}; make room, or correct the path or its permissions", file=sys.stderr)
-        return 1
+    text, code = f"{error}; make room, or correct the path or its permissions", 1
+    if isinstance(error, AssayError):
+        text, code = str(error), error.exit_code
+    elif isinstance(error, KeyboardInterrupt):
+        text, code = "interrupted", 130
+    for line in text.splitlines():
+        print(f"assay: {line}", file=sys.stderr)
+    return code
+
+
+def _code_of(error: BaseException) -> int:
+    """The exit code of a process that ends with this exception unhandled."""
+    if isinstance(error, SystemExit):
+        return error.code if isinstance(error.code, int) else int(error.code is not None)
+    return 1
 
 
 if __name__ == "__main__":

@@ -2,16 +2,15 @@
 
 import argparse
 import dataclasses
-import importlib
 import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import assay
 from assay.errors import ConfigError
+from assay.stages import stage, verify
 from assay.studies import study_config, study_names
 
 EXIT_CODES = """\
@@ -20,14 +19,29 @@ exit codes:
   1   failed
   2   bad usage or configuration: one line says where, what was given, what is allowed, what to do
   75  stopped on request with a checkpoint; the same command goes on from there
+  76  stalled, and again after a new start: try another node
 """
+
+
+SHELLS = ("bash", "zsh", "tcsh", "fish")
+
+
+class PrintCompletion(argparse.Action):
+    """Imports the maker of completion scripts, 20 ms, only when one is asked for."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *given: Any) -> None:
+        """Print the script for the shell named, and exit."""
+        import shtab
+
+        print(shtab.complete(parser, given[1]))
+        parser.exit()
 
 
 def run(arguments: list[str]) -> int:
     """Parse the command line and call the verb; returns its exit code."""
     parser = build_parser()
     parsed, rest = parser.parse_known_args(arguments)
-    if rest and parsed.verb != "stage":
+    if rest and parsed.verb not in ("stage", "verify"):
         parser.error(f"unrecognised arguments: {' '.join(rest)}")
     verb: Callable[..., int] = parsed.call
     return verb(parsed, rest)
@@ -35,17 +49,21 @@ def run(arguments: list[str]) -> int:
 
 def build_parser() -> argparse.ArgumentParser:
     """The parser of all verbs."""
-    import shtab
-
     layout = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(prog="assay", description=assay.__doc__, epilog=EXIT_CODES, formatter_class=layout)
     parser.add_argument("--version", action="version", version=f"assay {assay.__version__}")
-    shtab.add_argument_to(parser, "--print-completion", help="print a completion script for this shell and exit")
+    completion = "print a completion script for this shell and exit"
+    parser.add_argument("--print-completion", choices=SHELLS, action=PrintCompletion, help=completion)
     verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True)
     for name, add in VERBS.items():
         text = add.__doc__ or ""
         verb = verbs.add_parser(
-            name, help=text.partition("\n\n")[0], description=text, epilog=EXIT_CODES, formatter_class=layout
+            name,
+            help=text.partition("\n\n")[0],
+            description=text,
+            epilog=EXIT_CODES,
+            formatter_class=layout,
+            allow_abbrev=False,  # --seed is a key of the parameters, not short for --seed-of-interruption
         )
         add(verb)
     return parser
@@ -119,12 +137,71 @@ def _add_results(verb: argparse.ArgumentParser) -> None:
     verb.set_defaults(call=results)
 
 
+def _add_exec(verb: argparse.ArgumentParser) -> None:
+    """Supervise any command: progress, stalls, deadline, resources, and a record of the attempt.
+
+    The command is stopped in time for its deadline, which comes from --deadline, from Slurm or LSF, or from the machine
+    file. One that stalls is ended, with the stacks of its processes on record, and started once more.
+    SIGTERM, SIGINT and SIGUSR1 ask it to save and stop; a second one ends it at once. The exit code is the command's
+    own, 75 if it stopped on request and can go on, 76 if it stalled.
+
+    examples:
+      assay exec -- dvc repro
+      assay exec --run runs/asl/baseline/0 --deadline 21600 -- dvc repro
+      assay exec --stall-after 900 -- ./any-script.sh
+    """
+    verb.add_argument("--run", metavar="DIR", type=Path, help="the run's folder; default: a new one")
+    verb.add_argument("--deadline", metavar="SECONDS", type=float, help="how long the command may take")
+    verb.add_argument("--stall-after", metavar="SECONDS", type=float, help="how long any phase may be silent")
+    verb.add_argument("--grace", metavar="SECONDS", type=float, help="from a request to stop to its enforcement")
+    verb.add_argument("--machine", metavar="FILE", type=Path, help="a machine file, e.g. machines/local.yaml")
+    verb.add_argument("command", metavar="-- COMMAND", nargs=argparse.REMAINDER, help="what to run, after --")
+    verb.set_defaults(call=execute)
+
+
+def _add_status(verb: argparse.ArgumentParser) -> None:
+    """Show how every run below a folder stands: state, cause with evidence, progress, and what to do next.
+
+    It reads the runs' records only: nothing is asked of a scheduler, nothing is changed.
+
+    examples:
+      assay status runs/
+      assay status runs/asl --json
+    """
+    verb.add_argument("folder", metavar="DIR", type=Path, help="a folder with runs, or one run")
+    verb.add_argument("--json", action="store_true", help="print JSON instead of a table")
+    verb.set_defaults(call=status)
+
+
+def _add_verify(verb: argparse.ArgumentParser) -> None:
+    """Train a few steps twice, and once more with an interruption, and compare everything bit for bit.
+
+    Names the first step and tensor that differ. Nothing is written to results, checkpoints or logs.
+    The steps are the first of the whole schedule; keys of the parameter file can be given anew as for `assay stage`.
+
+    examples:
+      assay verify asl train
+      assay verify asl train --steps 50 --train.device cpu --json
+      assay verify asl train --seed-of-interruption 7      the interruption of an earlier call
+    """
+    verb.add_argument("study", metavar="STUDY", choices=study_names(), help=f"one of: {', '.join(study_names())}")
+    verb.add_argument("stage", metavar="STAGE", help="a stage that trains")
+    _add_params(verb)
+    verb.add_argument("--steps", metavar="K", type=int, default=20, help="optimiser steps to compare; default 20")
+    verb.add_argument("--seed-of-interruption", metavar="R", type=int, help="draws the step; default: a new one")
+    verb.add_argument("--json", action="store_true", help="print JSON instead of text")
+    verb.set_defaults(call=verify)
+
+
 VERBS = {
+    "exec": _add_exec,
     "stage": _add_stage,
     "check": _add_check,
     "plan": _add_plan,
     "schema": _add_schema,
     "results": _add_results,
+    "verify": _add_verify,
+    "status": _add_status,
 }
 
 
@@ -134,20 +211,17 @@ def _add_params(verb: argparse.ArgumentParser) -> None:
     )
 
 
-def stage(parsed: argparse.Namespace, rest: list[str]) -> int:
-    """Run one stage; the stage's module is the one of its name in the study's package."""
-    config = study_config(parsed.study)
-    if parsed.stage not in config.STAGES:
-        allowed = ", ".join(config.STAGES)
-        raise ConfigError(f"stage: got {parsed.stage}; allowed for study {parsed.study}: {allowed}")
-    if parsed.keys:
-        return _print_keys(config, config.STAGES[parsed.stage])
-    from assay.config import load
+def execute(parsed: argparse.Namespace, rest: list[str]) -> int:
+    """Supervise a command."""
+    from assay.runs import execute as execution
+    from assay.runs.config import MachineConfig, load_machine
 
-    params = load(config.Params, parsed.params, _overrides(rest))
-    importlib.import_module(f"assay.studies.{parsed.study}.{parsed.stage}").run(params)
-    _record(params, Path("results") / parsed.stage / "params.json")
-    return 0
+    command = parsed.command[1:] if parsed.command[:1] == ["--"] else parsed.command
+    if not command:
+        raise ConfigError("exec: got no command; allowed: assay exec [options] -- COMMAND; give one after --")
+    machine = MachineConfig() if parsed.machine is None else load_machine(parsed.machine)
+    machine = execution.watched(machine, parsed.stall_after, parsed.grace)
+    return execution.execute(command, parsed.run, parsed.deadline, machine)
 
 
 def check(parsed: argparse.Namespace, rest: list[str]) -> int:
@@ -204,36 +278,13 @@ def results(parsed: argparse.Namespace, rest: list[str]) -> int:
     return 0
 
 
-def _overrides(rest: list[str]) -> list[str]:
-    """`--a.b value` and `--a.b=value` as `a.b=value`."""
-    overrides: list[str] = []
-    items = iter(rest)
-    for item in items:
-        if not item.startswith("--"):
-            raise ConfigError(f"{item}: got a word where a --key was expected; allowed: --dotted.key value")
-        key, sign, value = item[2:].partition("=")
-        overrides.append(f"{key}={value}" if sign else f"{key}={_next(items, key)}")
-    return overrides
+def status(parsed: argparse.Namespace, rest: list[str]) -> int:
+    """Say how the runs below a folder stand."""
+    from assay.runs.status import as_json, collect, show
 
-
-def _next(items: Any, key: str) -> str:
-    try:
-        return str(next(items))
-    except StopIteration:
-        raise ConfigError(f"--{key}: got no value; allowed: --{key} VALUE") from None
-
-
-def _print_keys(config: ModuleType, keys: tuple[str, ...]) -> int:
-    from assay.config.schema import key_help
-
-    for key, allowed, text in key_help(config.Params):
-        if any(f"{key}.".startswith(f"{wanted}.") for wanted in keys):
-            print(f"{key}\n    {allowed}\n    {text}")
+    found = collect(parsed.folder)
+    if parsed.json:
+        print(json.dumps(as_json(found), indent=2))
+    else:
+        show(found)
     return 0
-
-
-def _record(params: Any, path: Path) -> None:
-    from assay.config import resolved
-    from assay.files import write_bytes
-
-    write_bytes(path, (json.dumps(resolved(params), indent=2) + "\n").encode())

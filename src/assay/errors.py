@@ -4,7 +4,9 @@ AssayError
 ├── UserError            exit code 2: one line says where, what was given, what is allowed, what to do
 │   ├── ConfigError      a key or value of params.yaml, or a combination of them
 │   ├── DataError        a data set or BIDS folder that is missing, truncated, or not what its manifest says
-│   └── CheckpointError  a checkpoint that is missing, damaged, or belongs to another run
+│   ├── CheckpointError  a checkpoint that is missing, damaged, or belongs to another run
+│   └── RunBusyError     another attempt of the same run is running
+├── SupersededError      exit code 1: a newer attempt of the run has begun; this one may not write any more
 ├── Unfinished           exit code 75: stopped on request with a checkpoint; start the same run again to go on
 └── NonFiniteError       exit code 1: training met NaN or Inf; names the step and the tensor
 """
@@ -32,6 +34,14 @@ class DataError(UserError):
 
 class CheckpointError(UserError):
     """A checkpoint or model file is missing, damaged, or belongs to another run."""
+
+
+class RunBusyError(UserError):
+    """Another attempt of the run is running; the message says which, where and since when."""
+
+
+class SupersededError(AssayError):
+    """A newer attempt of the run has begun, since this one was silent for too long; it must end."""
 
 
 class Unfinished(AssayError):

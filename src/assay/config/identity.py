@@ -10,6 +10,9 @@ from typing import Any
 import assay
 from assay.config.fields import is_incidental, leaves
 
+BYSTANDERS = ("runs", "matrix", "reports", "cli.py", "stages.py", "progress.py")
+"""Code that runs, plans and reports, and computes nothing: a run goes on when it has changed."""
+
 
 def config_digest(config: Any, keys: Sequence[str], **facts: str) -> str:
     """SHA-256 (hex) over the leaves below the given sections or dotted keys, less `Incidental` ones, and named facts.
@@ -29,10 +32,16 @@ def config_digest(config: Any, keys: Sequence[str], **facts: str) -> str:
 
 
 @cache
-def code_digest() -> str:
-    """SHA-256 (hex) over the names and contents of the package's source files."""
+def code_digest(study: str) -> str:
+    """SHA-256 (hex) over the names and contents of the source files that decide what a study computes.
+
+    These are the package's without the other studies and without `BYSTANDERS`.
+    """
     root = Path(assay.__file__).parent
     total = hashlib.sha256()
     for path in sorted(root.rglob("*.py")):
-        total.update(str(path.relative_to(root)).encode() + b"\0" + hashlib.sha256(path.read_bytes()).digest())
+        parts = path.relative_to(root).parts
+        foreign = parts[0] == "studies" and len(parts) > 2 and parts[1] != study
+        if parts[0] not in BYSTANDERS and not foreign:
+            total.update("/".join(parts).encode() + b"\0" + hashlib.sha256(path.read_bytes()).digest())
     return total.hexdigest()

@@ -6,11 +6,7 @@ import re
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
-from typing import Any, TypeVar
-
-from jsonargparse import ArgumentError, ArgumentParser
-from ruamel.yaml import YAML
-from ruamel.yaml.error import YAMLError
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from assay.config.fields import (
     Problem,
@@ -24,6 +20,9 @@ from assay.config.fields import (
     violation,
 )
 from assay.errors import ConfigError
+
+if TYPE_CHECKING:
+    from jsonargparse import ArgumentParser  # 40 ms to import: not for verbs that read no file
 
 C = TypeVar("C")
 
@@ -44,6 +43,9 @@ def load(config_class: type[C], path: Path, overrides: Sequence[str] = ()) -> C:
 
 def read(path: Path) -> dict[str, Any]:
     """Read one YAML 1.2 mapping (so `3e-3` is a number and a repeated key is an error)."""
+    from ruamel.yaml import YAML
+    from ruamel.yaml.error import YAMLError
+
     try:
         data = YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -85,6 +87,8 @@ def assign(data: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any
 
 def build(config_class: type[C], data: Mapping[str, Any]) -> C:
     """Turn a nested mapping into a config; raises ConfigError with one line per problem."""
+    from jsonargparse import ArgumentError
+
     _refuse(_shape_problems(config_class, data))
     parser = _parser(config_class)  # type: ignore[arg-type]  # a class is hashable; the stub says otherwise
     try:
@@ -112,7 +116,9 @@ def resolved(config: Any) -> dict[str, Any]:
 
 
 @cache
-def _parser(config_class: Hashable) -> ArgumentParser:
+def _parser(config_class: Hashable) -> "ArgumentParser":
+    from jsonargparse import ArgumentParser
+
     parser = ArgumentParser(exit_on_error=False)
     parser.add_class_arguments(config_class, None)
     return parser
@@ -196,6 +202,9 @@ def _show(value: Any) -> str:
 
 
 def _scalar(text: str) -> Any:
+    from ruamel.yaml import YAML
+    from ruamel.yaml.error import YAMLError
+
     try:
         return YAML(typ="safe", pure=True).load(text) if text.strip() else None
     except (YAMLError, ValueError):

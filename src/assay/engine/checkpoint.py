@@ -4,11 +4,16 @@ A file holds named tensors and one JSON document. Nothing is unpickled. The two 
 damaged one costs one interval and not the run.
 """
 
+import errno
+import fcntl
 import hashlib
 import json
+import os
 import shutil
 import struct
-from collections.abc import Mapping
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +23,18 @@ from safetensors.torch import load as parse_tensors
 from safetensors.torch import save as format_tensors
 from torch import Tensor
 
+from assay import progress
 from assay.errors import CheckpointError
 from assay.files import write_bytes
 
 KEPT = 2
+HEADER = "assay"
+"""The key of the file's metadata that holds document and checksum."""
+LOCK = "lock"
+COMPLETE = "complete"
+"""Marks the folder of a run whose model has been written."""
+NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
+"""What a file system without locks answers: NFS 3 with `nolock` or no lock daemon, Lustre without `flock`."""
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], document: Mapping[str, Any]) -> None:
@@ -32,8 +45,8 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], document: Mapping[s
     """
     flat = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     content = json.dumps(document, sort_keys=True)
-    metadata = {"document": content, "sha256": _digest(flat, content)}
-    write_bytes(path, format_tensors(flat, metadata))
+    header = json.dumps({"document": content, "sha256": _digest(flat, content)})
+    write_bytes(path, format_tensors(flat, {HEADER: header}))  # one key: several come in any order, and so do the bytes
 
 
 def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -58,7 +71,7 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
 def _metadata(raw: bytes) -> dict[str, str]:
     (length,) = struct.unpack("<Q", raw[:8])
     header = json.loads(raw[8 : 8 + length])
-    return dict(header.get("__metadata__", {}))
+    return dict(json.loads(header.get("__metadata__", {}).get(HEADER, "{}")))
 
 
 def _digest(tensors: Mapping[str, Tensor], content: str) -> str:
@@ -77,12 +90,44 @@ class CheckpointFolder:
         self.folder = folder
         self.identity = identity
 
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keep other processes from training the same run meanwhile.
+
+        A POSIX record lock: it ends with the process however that ends, forked workers do not inherit it (a flock lives
+        on in them), and NFS hands it to the server, so that it holds between nodes; if a whole node dies, NFS 4 drops
+        it when the node's lease runs out, NFS 3 when the node is up again. Where there are no locks, a line says so.
+
+        Raises:
+            CheckpointError: another process holds it.
+        """
+        path = self.folder / LOCK
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with path.open("a+") as file:
+            try:
+                fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as error:
+                if error.errno in (errno.EACCES, errno.EAGAIN):
+                    file.seek(0)
+                    holder = file.read() or "another process"
+                    raise CheckpointError(f"{self.folder}: {holder} trains this run; wait for it, or end it") from None
+                if error.errno not in NO_LOCKS:
+                    raise
+                print(f"{path}: cannot be locked ({error.strerror}); start this run only once", file=sys.stderr)
+            for torn in self.folder.glob(".*.tmp"):
+                torn.unlink(missing_ok=True)  # half a checkpoint of a writer that was killed
+            file.truncate(0)
+            file.write(f"process {os.getpid()} on {os.uname().nodename}")
+            file.flush()
+            yield
+
     def save(self, step: int, tensors: Mapping[str, Tensor], document: Mapping[str, Any]) -> None:
         """Write the checkpoint of a step, then drop all but the newest two."""
         path = self.folder / f"step-{step:09d}.safetensors"
-        write_tensors(path, tensors, {**document, "identity": self.identity, "step": step})
-        for old in self._paths()[KEPT:]:
-            old.unlink(missing_ok=True)
+        with progress.phase("checkpoint", 1, unit="files"):
+            write_tensors(path, tensors, {**document, "identity": self.identity, "step": step})
+            for old in self._paths()[KEPT:]:
+                old.unlink(missing_ok=True)
 
     def load(self) -> tuple[dict[str, Tensor], dict[str, Any], list[str]] | None:
         """The newest intact checkpoint and a line for each damaged one passed over; None if there is none at all.
@@ -103,9 +148,20 @@ class CheckpointFolder:
             raise CheckpointError(damaged[0])
         return None
 
-    def clear(self) -> None:
-        """Remove the folder: the run is complete and its model has been written elsewhere."""
-        shutil.rmtree(self.folder, ignore_errors=True)
+    def complete(self) -> None:
+        """The run is complete and its model has been written elsewhere.
+
+        The checkpoints stay: until the pipeline has taken note of the model, a kill makes it run the stage again. They
+        go when another run of that name begins, or when the supervised command has ended well.
+        """
+        write_bytes(self.folder / COMPLETE, b"")
+
+    def drop_complete(self) -> None:
+        """Remove the folders of other runs of the same name that are complete."""
+        name, _, _ = self.folder.name.rpartition("-")
+        for marker in self.folder.parent.glob(f"{name}-*/{COMPLETE}"):
+            if marker.parent != self.folder:
+                shutil.rmtree(marker.parent, ignore_errors=True)
 
     def _paths(self) -> list[Path]:
         return sorted(self.folder.glob("step-*.safetensors"), reverse=True)

@@ -9,18 +9,28 @@ from assay.errors import NonFiniteError
 
 GRADIENT = "gradient"
 """Name of the gradient norms; a bad one is traced to its parameter where that is still possible."""
+MOST_SKIPPED = 100
+"""Steps in a row that loss scaling may leave out: from its start at 2**16 it has then come down to 2**-84."""
 
 
 class Health:
-    """Remembers, on the device, the first step at which each watched value of each member was not finite."""
+    """Remembers, on the device, the first step at which each watched value of each member was not finite.
 
-    def __init__(self, device: torch.device, parameters: Mapping[str, nn.Parameter]) -> None:
-        self.device, self.parameters = device, parameters
+    With a scaled loss (fp16) a step whose gradient is not finite is left out and the scale lowered: these are counted.
+    """
+
+    def __init__(self, device: torch.device, parameters: Mapping[str, nn.Parameter], scaled: bool = False) -> None:
+        self.device, self.parameters, self.scaled = device, parameters, scaled
+        self.skipped = self.most_skipped = torch.zeros((), dtype=torch.int64, device=device)
         self.names: list[str] = []
         self.first: Tensor | None = None
 
-    def watch(self, step: int, values: Mapping[str, Tensor]) -> None:
-        """Note non-finite values, each (K,); on a CPU refuse them at once, before they reach the weights."""
+    def watch(self, step: int, terms: Mapping[str, Tensor], norms: Tensor) -> None:
+        """Note non-finite terms and gradient norms, each (K,); on a CPU refuse them before they reach the weights."""
+        values = dict(terms) if self.scaled else {**terms, GRADIENT: norms}
+        if self.scaled:
+            self.skipped = torch.where(torch.isfinite(norms).all(), 0, self.skipped + 1)
+            self.most_skipped = torch.maximum(self.most_skipped, self.skipped)
         healthy = torch.isfinite(torch.stack([value.detach() for value in values.values()]))
         if self.first is None:
             self.names = list(values)
@@ -30,7 +40,10 @@ class Health:
             self.check()
 
     def check(self) -> None:
-        """Raise NonFiniteError for the earliest bad value; waits for the device."""
+        """Raise NonFiniteError for the earliest bad value, or too many steps left out; waits for the device."""
+        if self.scaled and int(self.most_skipped) >= MOST_SKIPPED:
+            what = f"train: {MOST_SKIPPED} steps in a row were left out, their gradients are not finite in fp16"
+            raise NonFiniteError(f"{what}; set train.precision: bf16, or lower train.optimizer.lr")
         if self.first is None or bool((self.first < 0).all()):
             return
         first = torch.where(self.first < 0, torch.iinfo(torch.int64).max, self.first)

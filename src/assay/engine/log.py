@@ -5,7 +5,6 @@ Rows live in the checkpoint. A resumed run replays them into fresh files, so cur
 
 import os
 import shutil
-from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -43,14 +42,16 @@ class TrainingLog:
     def replay(self, rows: list[Row]) -> None:
         """Write the rows of earlier attempts again."""
         for row in rows:
-            self.write(int(row["step"]), {key: value for key, value in row.items() if key != "step"})
+            self.write(row)
 
-    def write(self, step: int, values: Mapping[str, float]) -> None:
-        """Log values at an optimiser step; steps must not decrease."""
+    def write(self, row: Row) -> None:
+        """Log a row at its optimiser step; steps must not decrease."""
         if self._board is None:
             return
-        self._live.step = step
-        for key, value in values.items():
+        step = self._live.step = int(row["step"])
+        for key, value in sorted(row.items()):  # a restored row is sorted, and files are compared by their bytes
+            if key == "step":
+                continue
             self._board.add_scalar(key, value, step)
             self._live.log_metric(key, value)
         self._live.make_summary()

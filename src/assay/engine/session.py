@@ -12,6 +12,7 @@ from assay.engine.config import TrainConfig
 from assay.engine.log import TrainingLog
 from assay.engine.stop import StopRequest
 from assay.engine.task import Batch, Task
+from assay.engine.trace import TRACE, train_traced
 from assay.engine.train import Trained, train
 
 CHECKPOINTS = "ASSAY_CHECKPOINTS"
@@ -27,6 +28,13 @@ def checkpoint_folder(name: str, identity: str) -> CheckpointFolder:
 def run_training(
     task: Task[Batch], config: TrainConfig, seed: int, checkpoints: CheckpointFolder, log_folder: Path
 ) -> Trained:
-    """Train with signals, logs and checkpoints in place; errors as of `train`."""
-    with StopRequest() as stop, TrainingLog(log_folder) as log:
+    """Train with signals, logs and checkpoints in place; errors as of `train`. Under `assay verify` it only traces.
+
+    Raises:
+        CheckpointError: also if another process trains this run.
+    """
+    if TRACE in os.environ:
+        train_traced(task, config, seed, checkpoints)
+    with StopRequest() as stop, checkpoints.locked(), TrainingLog(log_folder) as log:
+        checkpoints.drop_complete()
         return train(task, config, seed, checkpoints, log, stop)

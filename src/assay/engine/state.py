@@ -38,6 +38,13 @@ class TrainState:
         self.waited = [0] * config.ensemble_size
         self.step = 0
         self.rows: list[Row] = []
+        self.validation_s = 0.0  # the longest in this process; no part of a checkpoint
+
+    def row(self) -> Row:
+        """What is logged at this step."""
+        if not self.rows or self.rows[-1]["step"] != self.step:
+            self.rows.append({"step": self.step})
+        return self.rows[-1]
 
     def evaluated(self) -> TensorDict:
         """The weights that are judged: the moving average if there is one."""

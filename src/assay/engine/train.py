@@ -2,6 +2,7 @@
 
 import math
 import sys
+import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -9,9 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from assay import progress
 from assay.engine.checkpoint import CheckpointFolder
 from assay.engine.config import TrainConfig
-from assay.engine.health import GRADIENT, Health
+from assay.engine.health import Health
 from assay.engine.log import Row, TrainingLog
 from assay.engine.precision import compiled, pick_device
 from assay.engine.progress import phase
@@ -48,7 +50,7 @@ def train(
 
     Raises:
         Unfinished: a stop was requested; a checkpoint of this very step has been saved.
-        NonFiniteError: a loss term or gradient norm became NaN or Inf.
+        NonFiniteError: a loss term or gradient norm became NaN or Inf; with fp16, in 100 steps in a row.
         CheckpointError: the checkpoints are damaged or foreign.
         DataError: the disk is full.
         ConfigError: a loss term with a positive weight reaches no trained parameter.
@@ -57,15 +59,15 @@ def train(
     resume(state, checkpoints)
     if not state.rows:
         refuse_idle_terms(state, task, seed)
-        state.rows.append({"step": 0, **validate(state, task)})
-    log.replay(state.rows)
     total = config.total_steps(task.samples_per_epoch)
+    put_off = validation_due(state, total) and not validated(state, task, stop)
+    log.replay(state.rows)
     batches = task.batches(state.step * config.accumulate)
     loss = compiled(state.ensemble.loss, config.compile)
-    health = Health(state.device, state.ensemble.parameters)
+    health = Health(state.device, state.ensemble.parameters, scaled=config.precision == "fp16")
 
-    with phase("train", total, state.step) as progress:
-        while state.step < total and not state.exhausted:
+    with phase("train", total, state.step) as shown:
+        while put_off or (state.step < total and not state.exhausted):
             if stop.requested:
                 health.check()
                 checkpoints.save(state.step, state.tensors(), state.document())
@@ -73,8 +75,7 @@ def train(
 
             terms = backpropagate(state, task, loss, batches, seed)
             state.precision.scaler.unscale_(state.optimizer)
-            norms = {GRADIENT: state.ensemble.clip(config.clip_norm or math.inf)}
-            health.watch(state.step + 1, terms if config.precision == "fp16" else {**terms, **norms})
+            health.watch(state.step + 1, terms, state.ensemble.clip(config.clip_norm or math.inf))
             state.precision.scaler.step(state.optimizer)
             state.precision.scaler.update()
             state.optimizer.zero_grad(set_to_none=True)
@@ -83,21 +84,22 @@ def train(
             state.step += 1
             state.update_average()
 
-            row: Row = {}
             if state.step % config.log_every == 0 or state.step == total:
                 health.check()
-                row |= {f"train/{name}": float(value.mean()) for name, value in terms.items()}
-                row["train/lr"] = state.optimizer.param_groups[0]["lr"]
-            if state.step % config.validate_every == 0 or state.step == total:
+                state.row().update({f"train/{name}": float(value.mean()) for name, value in terms.items()})
+                state.row()["train/lr"] = state.optimizer.param_groups[0]["lr"]
+            if validation_due(state, total):
                 health.check()
-                row |= validate(state, task)
+                put_off = not validated(state, task, stop)
+            row = state.rows[-1] if state.rows[-1]["step"] == state.step else {}
             if row:
-                state.rows.append({"step": state.step, **row})
-                log.write(state.step, row)
+                log.write(row)
             if state.step % config.checkpoint_every == 0:
                 health.check()
                 checkpoints.save(state.step, state.tensors(), state.document())
-            progress.advance(note=f"loss {row['train/loss']:.4g}" if "train/loss" in row else None)
+            loss_now = row.get("train/loss")
+            note = None if loss_now is None else f"loss {loss_now:.4g}"
+            shown.advance(note=note, epoch=state.step * config.samples_per_step / task.samples_per_epoch, loss=loss_now)
 
     return finished(state, task)
 
@@ -111,6 +113,20 @@ def resume(state: TrainState, checkpoints: CheckpointFolder) -> None:
     state.restore(tensors, document)
     for line in [*damaged, f"train: goes on from step {state.step}"]:
         print(line, file=sys.stderr, flush=True)
+
+
+def validation_due(state: TrainState, total: int) -> bool:
+    """Whether this step ends with a validation that has not been made."""
+    due = state.step % state.config.validate_every == 0 or state.step == total
+    return due and not any(name.startswith("validate/") for name in state.row())
+
+
+def validated(state: TrainState, task: Task[Batch], stop: StopRequest) -> bool:
+    """Validate, unless a request to stop or the job's limit comes first: the next attempt makes up for it."""
+    if state.step > 0 and stop.before(state.validation_s):
+        return False
+    state.row().update(validate(state, task))
+    return True
 
 
 def backpropagate(
@@ -138,11 +154,15 @@ def weigh(terms: Mapping[str, Tensor], weights: Mapping[str, float]) -> Tensor:
 
 def validate(state: TrainState, task: Task[Batch]) -> Row:
     """Evaluate every member, keep the best weights, lower the rate on a plateau; returns the members' means."""
+    begun = time.monotonic()
     state.ensemble.module.eval()
-    with torch.no_grad(), state.precision.autocast():
-        weights = state.evaluated()
-        results = [task.evaluate(state.ensemble.member(k, weights)).metrics for k in range(state.ensemble.size)]
+    members, weights, results = state.ensemble.size, state.evaluated(), []
+    with torch.no_grad(), state.precision.autocast(), progress.phase("validate", members, unit="members") as judged:
+        for k in range(members):
+            results.append(task.evaluate(state.ensemble.member(k, weights)).metrics)
+            judged.advance()
     state.ensemble.module.train()
+    state.validation_s = max(state.validation_s, time.monotonic() - begun)
     monitored = [float(result[state.monitor.metric]) for result in results]
     if not all(math.isfinite(value) for value in monitored):
         raise NonFiniteError(f"validate: step {state.step}: {state.monitor.metric} is {monitored}; look at the data")

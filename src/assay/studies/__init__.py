@@ -1,13 +1,13 @@
 """The studies that come with assay, one folder each, found by name; the engine knows none of them."""
 
 import importlib
-import pkgutil
+from pathlib import Path
 from types import ModuleType
 
 
 def study_names() -> list[str]:
-    """Names of the study packages."""
-    return sorted(module.name for module in pkgutil.iter_modules(__path__))
+    """Names of the study packages: folders with a config.py."""
+    return sorted(path.parent.name for folder in __path__ for path in Path(folder).glob("*/config.py"))
 
 
 def study_config(name: str) -> ModuleType:

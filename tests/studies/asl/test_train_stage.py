@@ -79,9 +79,20 @@ def test_a_killed_and_a_stopped_run_end_with_the_weights_of_an_undisturbed_one(v
     whole, parts = weights(tmp_path / "whole"), weights(tmp_path / "parts")
     assert whole.keys() == parts.keys() and len(whole) > 10
     assert all(torch.equal(whole[name], parts[name]) for name in whole)
-    assert not (tmp_path / "parts" / ".assay" / "checkpoints").exists() or not list(
-        (tmp_path / "parts" / ".assay" / "checkpoints").iterdir()
-    )
+
+
+def test_checkpoints_outlive_the_stage_until_another_run_begins(make_params, tmp_path, monkeypatch, capsys):
+    """A pipeline that is killed before it has taken note of the model runs the stage again: nothing is repeated."""
+    monkeypatch.chdir(tmp_path)
+    params = make_params("data.source=simulated", "train.steps=4", "train.checkpoint_every=2")
+    train.run(params)
+    model = weights(tmp_path)
+    train.run(params)
+    assert "goes on from step 4" in capsys.readouterr().err
+    assert all(torch.equal(model[name], tensor) for name, tensor in weights(tmp_path).items())
+    (kept,) = (tmp_path / ".assay/checkpoints").iterdir()
+    train.run(make_params("data.source=simulated", "train.steps=4", "train.optimizer.lr=0.001"))
+    assert kept not in list((tmp_path / ".assay/checkpoints").iterdir())
 
 
 def test_another_parameter_never_meets_an_old_checkpoint(make_params, tmp_path, monkeypatch, capsys):

@@ -27,7 +27,8 @@ from torch import Tensor
 from assay.config import config_digest
 from assay.engine.progress import phase
 from assay.engine.random import generator
-from assay.errors import AssayError, DataError
+from assay.engine.stop import StopRequest
+from assay.errors import DataError
 from assay.files import write_bytes
 from assay.studies.asl.config import STAGES, Params
 from assay.studies.asl.model import Statistics
@@ -77,6 +78,7 @@ def write_dataset(params: Params, folder: Path) -> None:
 
     Raises:
         DataError: the folder holds something that is no data set, the disk is full, or it cannot be written.
+        Unfinished: stopped on request; what stood there stays.
     """
     folder = folder.resolve()
     _refuse_other_content(folder)
@@ -89,7 +91,7 @@ def write_dataset(params: Params, folder: Path) -> None:
             if folder.exists():
                 folder.replace(old)
             new.replace(folder)
-    except (OSError, AssayError) as error:
+    except (OSError, DataError) as error:
         raise DataError(f"{folder}: cannot be written ({error}); make room or change data.path") from error
 
 
@@ -106,7 +108,7 @@ def _fill(params: Params, folder: Path) -> None:
     shapes = array_shapes(params)
     arrays = {name: _new_array(folder / f"{name}.npy", *spec) for name, spec in shapes.items() if name != "digests"}
     digests = np.zeros(*shapes["digests"])
-    with phase("simulate", params.data.phantoms) as progress:
+    with StopRequest() as stop, phase("simulate", params.data.phantoms, unit="phantoms", stop=stop) as progress:
         for start, rows in _blocks(params):
             for name, values in rows.items():
                 arrays[name][start : start + len(values)] = values

@@ -14,6 +14,7 @@ from torch import Tensor
 import assay
 from assay.engine.precision import pick_device
 from assay.engine.progress import phase
+from assay.engine.stop import StopRequest
 from assay.errors import ConfigError, DataError
 from assay.studies.asl.bids import (
     AslSeries,
@@ -45,6 +46,7 @@ def run(params: Params) -> None:
         ConfigError: predict.bids or predict.output is null.
         DataError: the data are not what the model was trained for, or not valid BIDS ASL.
         CheckpointError: there is no trained model in `predict.model`.
+        Unfinished: stopped on request; the series done so far are complete.
     """
     folder, output = _given(params.predict.bids, "bids"), _given(params.predict.output, "output")
     device = pick_device("auto")
@@ -53,7 +55,7 @@ def run(params: Params) -> None:
     found = read_asl(folder)
     for series in found:
         require_fit(series, model.params)
-    with phase("predict", len(found)) as progress:
+    with StopRequest() as stop, phase("predict", len(found), unit="series", stop=stop) as progress:
         for series in found:
             write_maps(series, model, digest, output, device)
             progress.advance(note=series.name)

@@ -17,6 +17,7 @@ import torch
 
 from assay.engine.precision import pick_device
 from assay.engine.progress import phase
+from assay.engine.stop import StopRequest
 from assay.studies.asl import figures
 from assay.studies.asl.amplitude import Curve, Response, TissueLine, curve, respond, tissue_lines
 from assay.studies.asl.bootstrap import resamples
@@ -40,6 +41,7 @@ def run(params: Params, out: Path = OUT, model_dir: Path = MODEL) -> None:
     Raises:
         CheckpointError: there is no model, it is damaged, or was trained for other delays.
         DataError: the disk is full.
+        Unfinished: stopped on request; nothing has been written.
     """
     device = pick_device(params.evaluation.device)
     trained = load_for(params, model_dir, device)
@@ -67,7 +69,7 @@ def measure(
     estimators = {NETWORK: network(trained), LEAST_SQUARES: least_squares(params)}
     estimators |= {f"{NULL}_{seed}": network(null) for seed, null in enumerate(nulls)}
     responses = {}
-    with phase("sensitivity", len(estimators)) as progress:
+    with StopRequest() as stop, phase("sensitivity", len(estimators), unit="estimators", stop=stop) as progress:
         for name, estimator in estimators.items():
             responses[name] = respond(estimator, phantoms, measured, settings.scales)
             progress.advance(note=name)

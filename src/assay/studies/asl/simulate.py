@@ -14,6 +14,7 @@ def run(params: Params) -> None:
 
     Raises:
         DataError: the disk is full or the folder cannot be written.
+        Unfinished: stopped on request; nothing has been written.
     """
     folder = Path(params.data.path)
     if params.data.source == "disk":

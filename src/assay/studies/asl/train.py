@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+from assay import progress
 from assay.config import code_digest, config_digest
 from assay.engine.precision import pick_device
 from assay.engine.session import checkpoint_folder, run_training
@@ -24,14 +25,16 @@ def run(params: Params, out: Path = OUT) -> None:
         DataError: the data set is missing, damaged, or was simulated with other parameters.
     """
     device = pick_device(params.train.device)
-    source = open_source(params, device)
+    with progress.phase("load", 1, unit="data sets"):
+        source = open_source(params, device)
     task = AslTask(params, source, device)
-    identity = config_digest(params, STAGES["train"], code=code_digest(), data=source.digest, device=device.type)
+    identity = config_digest(params, STAGES["train"], code=code_digest("asl"), data=source.digest, device=device.type)
+    progress.announce("asl", "train", identity=identity, data=source.digest)
     checkpoints = checkpoint_folder("asl-train", identity)
     trained = run_training(task, params.train, params.seed, checkpoints, out / "log")
     save_trained(out / "model", trained, params, task.statistics, identity)
     write_bytes(out / "metrics.json", (json.dumps(metrics(trained), indent=2) + "\n").encode())
-    checkpoints.clear()
+    checkpoints.complete()
 
 
 def metrics(trained: Trained) -> dict[str, float]:

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from assay.engine.precision import pick_device
 from assay.engine.progress import phase
+from assay.engine.stop import StopRequest
 from assay.studies.asl import figures, map_figures
 from assay.studies.asl.bootstrap import resamples
 from assay.studies.asl.config import Params
@@ -47,13 +48,15 @@ def run(params: Params, out: Path = OUT, model_dir: Path = MODEL) -> None:
     Raises:
         CheckpointError: there is no model, it is damaged, or was trained for other delays.
         DataError: the brain family is asked for and asldro is missing, or the disk is full.
+        Unfinished: stopped on request; no table has been written.
     """
     device = pick_device(params.evaluation.device)
     trained = load_for(params, model_dir, device)
     estimators = all_estimators(params, trained, untrained(model_dir, NULL_SEED, device))
     rows: list[Score] = []
     levels = params.evaluation.snr
-    with phase("validate", len(params.evaluation.families) * len(levels)) as progress:
+    count = len(params.evaluation.families) * len(levels)
+    with StopRequest() as stop, phase("validate", count, unit="evaluations", stop=stop) as progress:
         for family in params.evaluation.families:
             phantoms = held_out(params, family)
             weights = resamples(len(phantoms.number), params.evaluation.bootstrap)

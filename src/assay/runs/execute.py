@@ -1,0 +1,119 @@
+"""The verb exec: a command becomes an attempt of a run; open it to see what happens before and after the command."""
+
+import dataclasses
+import math
+import os
+import time
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+
+from assay import progress
+from assay.errors import AssayError, ConfigError
+from assay.runs.config import FloorsConfig, MachineConfig
+from assay.runs.deadline import ENFORCED_S, time_left
+from assay.runs.guardian import guard
+from assay.runs.journal import CHECKPOINTS, Journal
+from assay.runs.processes import state
+from assay.runs.provenance import describe, masked
+from assay.runs.record import Attempt, Job
+from assay.runs.scribe import close_others
+from assay.runs.store import RunFolder, this_process
+
+CHECKPOINTS_AT = "ASSAY_CHECKPOINTS"
+DESCRIBE_WITHIN_S = 5.0
+"""How long a command that was quicker than its description waits for it."""
+UNNAMED = Path(".assay/runs/exec")
+
+
+def execute(command: list[str], folder: Path | None, deadline: float | None, machine: MachineConfig) -> int:
+    """Supervise a command; returns the exit code, in the supervisor's process (see `guard`).
+
+    Raises:
+        UserError: no such program, a deadline that is not positive, or a run that is already running.
+        FolderHangsError: the run's folder does not answer.
+    """
+    left = time_left(deadline, machine.wall_limit, os.environ)
+    end_at = math.inf if left is None else time.monotonic() + left
+    guard()
+    run = (folder or _unnamed()).absolute()
+    journal = Journal(run)
+    now = time.time()
+    journal.begin(
+        Attempt(
+            number=0,
+            holder=this_process(),
+            command=masked(command),
+            started=now,
+            heartbeat=now,
+            cwd=os.getcwd(),
+            job=scheduler_job(os.environ),
+            deadline=None if left is None else now + left,
+        )
+    )
+    nested = progress.SOCKET in os.environ
+    if folder is not None and (nested or CHECKPOINTS_AT not in os.environ):
+        os.environ[CHECKPOINTS_AT] = str(run / CHECKPOINTS)
+    describing = _describe(journal, command)
+    from assay.runs.supervise import Supervisor
+
+    code = 1
+    try:
+        code = Supervisor(command, journal, machine, end_at).run()
+    except AssayError as error:
+        code = error.exit_code
+        raise
+    finally:
+        journal.end(code, end_at - ENFORCED_S)
+        if not journal.failing:
+            _wait_for(describing)
+    return code
+
+
+def watched(machine: MachineConfig, stall_after: float | None, grace: float | None) -> MachineConfig:
+    """The machine with what the command line says: one floor for every phase, another grace. Raises ConfigError."""
+    for name, value in (("--stall-after", stall_after), ("--grace", grace)):
+        if value is not None and not (value > 0 and math.isfinite(value)):
+            raise ConfigError(f"{name}: got {value:g}; allowed: > 0 seconds; leave it out for the machine's")
+    if stall_after is not None:
+        floors = FloorsConfig(**{item.name: stall_after for item in dataclasses.fields(FloorsConfig)})
+        machine = dataclasses.replace(machine, watch=dataclasses.replace(machine.watch, floors=floors))
+    return machine if grace is None else dataclasses.replace(machine, grace=grace)
+
+
+def scheduler_job(environment: Mapping[str, str]) -> Job | None:
+    """The job this process runs in, by its scheduler's variables."""
+    if "SLURM_JOB_ID" in environment:
+        node = environment.get("SLURMD_NODENAME") or os.uname().nodename
+        return Job(scheduler="slurm", id=environment["SLURM_JOB_ID"], node=node)
+    if "LSB_JOBID" in environment:
+        return Job(scheduler="lsf", id=environment["LSB_JOBID"], node=os.uname().nodename)
+    return None
+
+
+def _unnamed() -> Path:
+    """A folder for a command that is nobody's run: by time and process."""
+    return UNNAMED / time.strftime("%Y%m%d-%H%M%S", time.gmtime()) / str(os.getpid())
+
+
+def _describe(journal: Journal, command: list[str]) -> int:
+    """Write run.json in a process of its own, for git may take long or hang; returns its number."""
+    pid = os.fork()
+    if pid:
+        journal.processes.add(pid)
+        return pid
+    try:
+        close_others()
+        with suppress(OSError, AssayError):  # the scribe tells of trouble; the next attempt describes
+            folder = RunFolder(journal.folder)
+            described = describe(journal.folder, command, Path.cwd())
+            first = folder.read().attempts[0].started
+            folder.write_run(dataclasses.replace(described, created=first))
+    finally:
+        os._exit(0)
+
+
+def _wait_for(pid: int) -> None:
+    end = time.monotonic() + DESCRIBE_WITHIN_S
+    while state(pid) not in (None, "Z") and time.monotonic() < end:
+        time.sleep(0.002)

@@ -1,0 +1,292 @@
+"""What was run, from which code and data, on which machine; open it to change what run.json says or hides.
+
+Nothing here may keep a run from starting: what cannot be found out in time stays None or empty. Environment variables
+are not recorded. A changed working tree goes into source.diff, untracked files by name only, without its secrets:
+
+    NAME=VALUE, --NAME VALUE, NAME: VALUE     NAME ends as `_NAME` says (parameters, facts and added lines: NAME: VALUE)
+    Authorization: VALUE, Bearer VALUE, -u USER:VALUE, scheme://VALUE@host
+"""
+
+import hashlib
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from threading import Timer
+from typing import Any
+
+import assay
+from assay.files import write_bytes
+from assay.runs.gpus import DRIVERS
+from assay.runs.record import Run
+from assay.runs.store import names
+
+GIT_WITHIN_S = 30.0
+"""A status of a large tree on a cold network file system takes seconds; what takes longer than this hangs."""
+STATUS_LIMIT = 2**20
+DIFF_LIMIT = 10 * 2**20
+"""Bytes kept of source.diff: a change to code is far smaller, so what is cut is data."""
+LOCKS = ("requirements/*.txt", "requirements*.txt", "uv.lock", "poetry.lock", "pdm.lock", "pixi.lock", "conda-lock.yml")
+PACKAGES = ("torch", "numpy", "dvc", "jsonargparse")
+IMAGE_DIGEST = "ASSAY_IMAGE_DIGEST"
+HIDDEN = "***"
+
+_NAME = r"(?:token|secret|password|passwd|passphrase|credentials?|auth|authorization|api_?key|[_-]key)"
+_VALUE = r"(?:'[^']*'|\"[^\"]*\"|\S+)"
+_SECRETS = (
+    (re.compile(rf"(?is)\A([\w.-]*{_NAME}=).+"), rf"\1{HIDDEN}"),
+    (re.compile(rf"(?i)({_NAME}=){_VALUE}"), rf"\1{HIDDEN}"),
+    (re.compile(rf"(?i)(?<!\S)(--?[\w.-]*{_NAME}\s+)(?!-){_VALUE}"), rf"\1{HIDDEN}"),
+    (re.compile(r"(?i)(authorization:\s*)[^\s'\"][^'\"\n]*"), rf"\1{HIDDEN}"),
+    (re.compile(r"(?i)(\bbearer\s+)[^\s'\"]+"), rf"\1{HIDDEN}"),
+    (re.compile(r"(?<!\S)((?:-u\s*|--(?:proxy-)?user[\s=]+)[^\s:]+:)\S+"), rf"\1{HIDDEN}"),
+    (re.compile(r"(://)[^/@?#\s]+@"), rf"\1{HIDDEN}@"),
+)
+_LOGIN_OPTION = re.compile(r"-u|--(?:proxy-)?user")
+_ADDED = re.compile(rb"(?m)^\+(?!\+\+ ).*$")
+_LITERAL = (  # code that only handles a secret, such as token=read(), stays as it is
+    (re.compile(rf"(?i)({_NAME}['\"]?\s*[=:]\s*)(['\"])[^'\"\s]{{4,}}\2".encode()), rf"\1\2{HIDDEN}\2".encode()),
+    (
+        re.compile(
+            rf"(?i)\A(\+\s*(?:-\s+)?(?:export\s+)?[\w.-]*{_NAME}(?:=|:\s+))(?=\S*\d)[\w+/.~=-]{{6,}}(\s*)\Z".encode()
+        ),
+        rf"\1{HIDDEN}\2".encode(),
+    ),
+    (re.compile(rb"(?i)(\bbearer\s+)[\w+/.~=-]{6,}"), rf"\1{HIDDEN}".encode()),
+    (re.compile(rb"(://)[^/@?#\s:'\"]+:[^/@?#\s]+@"), rf"\1{HIDDEN}@".encode()),
+)
+_SECRET_OPTION = re.compile(rf"(?i)--?[\w.-]*{_NAME}")
+_SECRET_KEY = re.compile(rf"(?i).*{_NAME}")
+
+
+def describe(folder: Path, command: Sequence[str], cwd: Path) -> Run:
+    """What `command`, given in `cwd`, is as the run in `folder`; writes source.diff there if the tree is dirty.
+
+    Raises:
+        DataError: source.diff cannot be written.
+    """
+    study, arm, seed = names(folder)
+    root = _repository(cwd)
+    commit, dirty = _record_source(root, folder) if root else (None, False)
+    return Run(
+        study=study,
+        arm=arm,
+        seed=seed,
+        command=masked(command),
+        created=time.time(),
+        stages=_stages(cwd) if command and Path(command[0]).name == "dvc" else [],
+        params=masked_facts(_yaml(cwd / "params.yaml")),
+        commit=commit,
+        dirty=dirty,
+        lock=_lock_digest(cwd) or (_lock_digest(root) if root else None),
+        data=_digest([cwd / "dvc.lock"]),
+        image=os.environ.get(IMAGE_DIGEST),
+        hardware=hardware(),
+        versions=_versions(),
+    )
+
+
+def masked(command: Sequence[str]) -> list[str]:
+    """A command without its secrets.
+
+    A name is secret if it ends in token, secret, password, passwd, passphrase, credential(s), auth(orization), apikey,
+    -key or _key. Hidden are what follows NAME= (all of it, or a word within a longer text) or --NAME, who logs in in a
+    URL (scheme://WHO@host), the value of an Authorization header, and what follows -u USER: or --user USER:.
+    """
+    shown = []
+    before = ""
+    for argument in command:
+        hide = _SECRET_OPTION.fullmatch(before) and not argument.startswith("-")
+        user, colon, _ = argument.partition(":")
+        login = colon and _LOGIN_OPTION.fullmatch(before)
+        shown.append(HIDDEN if hide else f"{user}:{HIDDEN}" if login else _masked_text(argument))
+        before = argument
+    return shown
+
+
+def masked_facts(value: Any) -> Any:
+    """JSON values without what stands under a secret name; other texts as those of a command."""
+    if isinstance(value, str):
+        return _masked_text(value)
+    if isinstance(value, list):
+        return [masked_facts(item) for item in value]
+    if not isinstance(value, dict):
+        return value
+    return {
+        key: HIDDEN if isinstance(item, str | list | dict) and _SECRET_KEY.fullmatch(key) else masked_facts(item)
+        for key, item in value.items()
+    }
+
+
+def _masked_text(text: str) -> str:
+    for pattern, replacement in _SECRETS:
+        text = pattern.sub(replacement, text)
+    return text
+
+
+def _masked_patch(patch: bytes) -> bytes:
+    """The lines that a patch adds, without secret literals; the others are in the commit as they are."""
+
+    def mask(line: re.Match[bytes]) -> bytes:
+        text = line[0]
+        for pattern, replacement in _LITERAL:
+            text = pattern.sub(replacement, text)
+        return text
+
+    return _ADDED.sub(mask, patch)
+
+
+def hardware() -> dict[str, Any]:
+    """This machine: memory in bytes, cores that this process may use, GPUs as NVML lists them."""
+    system = os.uname()
+    return {
+        "host": system.nodename,
+        "kernel": system.release,
+        "architecture": system.machine,
+        "cpu": _cpu_model(),
+        "cores": len(os.sched_getaffinity(0)),
+        "memory": os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"),
+        "gpus": _gpus() if any(path.exists() for path in DRIVERS) else [],
+    }
+
+
+def _repository(cwd: Path) -> Path | None:
+    return next((path for path in (cwd, *cwd.absolute().parents) if (path / ".git").exists()), None)
+
+
+def _record_source(root: Path, folder: Path) -> tuple[str | None, bool]:
+    """Commit and whether the tree has more than it; the records of runs are no part of the tree."""
+    status = _git(root, STATUS_LIMIT, "status", "--porcelain=v2", "--branch", "--", ".", *_apart(root, folder))
+    if status is None:
+        return None, False
+    lines = status.decode(errors="replace").splitlines()
+    commits = [line.removeprefix("# branch.oid ") for line in lines if line.startswith("# branch.oid ")]
+    commit = next((commit for commit in commits if commit != "(initial)"), None)
+    changed = [line for line in lines if not line.startswith("# ")]
+    if commit and changed:
+        write_bytes(folder / "source.diff", _diff(root, folder, changed))
+    else:
+        (folder / "source.diff").unlink(missing_ok=True)
+    return commit, bool(changed)
+
+
+def _diff(root: Path, folder: Path, changed: list[str]) -> bytes:
+    """A patch for `git apply`, which skips the notes before it."""
+    notes = [f"untracked, not in this patch: {line[2:]}" for line in changed if line.startswith("? ")]
+    options = ("--binary", "--no-ext-diff", "--no-textconv", "--no-color")
+    patch = _git(root, DIFF_LIMIT, "diff", "HEAD", *options, "--", ".", *_apart(root, folder))
+    if patch is None:
+        notes.append("git diff failed, or did not end in time")
+    elif len(patch) > DIFF_LIMIT:
+        notes.append(f"cut after {DIFF_LIMIT} bytes: it does not apply")
+    patch = (patch or b"")[:DIFF_LIMIT]
+    shown = _masked_patch(patch)
+    if shown != patch:
+        notes.append(f"secrets in added lines are {HIDDEN}")
+    return "".join(f"# {note}\n" for note in notes).encode() + shown
+
+
+def _apart(root: Path, folder: Path) -> list[str]:
+    """Pathspecs that leave out the folder of all runs (RUNS/study/arm/seed) or, where that is the root, this run."""
+    root, folder = root.resolve(), folder.resolve()
+    runs = next((path for path in (*folder.parents[2:3], folder) if root in path.parents), None)
+    return [f":(top,exclude,literal){runs.relative_to(root)}"] if runs else []
+
+
+def _git(root: Path, limit: int, *arguments: str) -> bytes | None:
+    """Up to limit + 1 bytes of what git says; None: it is not there, failed, or did not end in time.
+
+    It takes no lock that a git command of the user could meet, and starts no monitor.
+    """
+    command = ["git", "--no-optional-locks", "-c", "core.fsmonitor=false", *arguments]
+    none = subprocess.DEVNULL
+    try:
+        git = subprocess.Popen(command, cwd=root, stdout=subprocess.PIPE, stderr=none, stdin=none, process_group=0)
+    except OSError:
+        return None
+    timer = Timer(GIT_WITHIN_S, _kill, [git.pid])
+    timer.start()
+    with git:
+        said = git.stdout.read(limit + 1) if git.stdout else b""
+        if len(said) > limit:
+            _kill(git.pid)
+    timer.cancel()
+    return said if git.returncode == 0 or len(said) > limit else None
+
+
+def _kill(group: int) -> None:
+    """git and the filters it started, one of which may hold the pipe."""
+    with suppress(ProcessLookupError):
+        os.killpg(group, signal.SIGKILL)
+
+
+def _lock_digest(folder: Path) -> str | None:
+    return _digest(sorted({path for pattern in LOCKS for path in folder.glob(pattern)}))
+
+
+def _digest(paths: Sequence[Path]) -> str | None:
+    """SHA-256 (hex) over names and contents; None: none of the files can be read."""
+    total, found = hashlib.sha256(), False
+    for path in paths:
+        with suppress(OSError):
+            total.update(path.name.encode() + b"\0" + hashlib.sha256(path.read_bytes()).digest())
+            found = True
+    return total.hexdigest() if found else None
+
+
+def _yaml(path: Path) -> dict[str, Any] | None:
+    """A YAML mapping as JSON values; None: missing or damaged, which is for the command to complain about."""
+    from ruamel.yaml import YAML
+    from ruamel.yaml.error import YAMLError
+
+    try:
+        data = YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8"))
+        data = json.loads(json.dumps(data, default=str))
+    except (OSError, YAMLError, ValueError, TypeError, RecursionError):
+        return None
+    return data if isinstance(data, dict) else None
+
+
+def _stages(cwd: Path) -> list[str]:
+    """The stages of dvc.yaml, in its order."""
+    stages = (_yaml(cwd / "dvc.yaml") or {}).get("stages")
+    return list(stages) if isinstance(stages, dict) else []
+
+
+def _cpu_model() -> str:
+    with suppress(OSError), Path("/proc/cpuinfo").open() as lines:
+        for line in lines:
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return os.uname().machine
+
+
+def _gpus() -> list[dict[str, Any]]:
+    import pynvml
+
+    found = []
+    with suppress(pynvml.NVMLError):
+        pynvml.nvmlInit()
+        driver = pynvml.nvmlSystemGetDriverVersion()
+        for index in range(pynvml.nvmlDeviceGetCount()):
+            handle = pynvml.nvmlDeviceGetHandleByIndex(index)
+            gpu = {"name": pynvml.nvmlDeviceGetName(handle), "driver": driver}
+            with suppress(pynvml.NVMLError):  # not told where it is the host's memory
+                gpu["memory"] = pynvml.nvmlDeviceGetMemoryInfo(handle).total
+            found.append(gpu)
+    return found
+
+
+def _versions() -> dict[str, str]:
+    found = {"python": sys.version.split()[0], "assay": assay.__version__}
+    for package in PACKAGES:
+        with suppress(PackageNotFoundError):
+            found[package] = version(package)
+    return found

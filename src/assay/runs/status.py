@@ -1,0 +1,122 @@
+"""How all runs below a folder stand: a table and what to do next; open it to change what `assay status` shows."""
+
+import dataclasses
+import sys
+import time
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from assay.errors import DataError
+from assay.runs.diagnose import Count, Diagnosis, diagnose
+from assay.runs.store import RunFolder, RunRecord, find, names
+
+COLUMNS = ("run", "state", "cause", "stage", "progress", "attempts", "node", "eta")
+RICH_ROWS = 500
+"""A longer table is printed plainly on a terminal too: laying it out would take seconds."""
+EVIDENCE_LINES = 3
+
+
+def collect(folder: Path, now: float | None = None) -> list[Diagnosis]:
+    """A diagnosis of every run at or below a folder, sorted by path.
+
+    Raises:
+        DataError: there is no such folder.
+    """
+    read = [_read(run) for run in find(folder)]
+    usual = typical_seconds(record for record in read if isinstance(record, RunRecord))
+    at = time.time() if now is None else now
+    return [
+        diagnose(found, at, typical=usual[found.run.study]) if isinstance(found, RunRecord) else found for found in read
+    ]
+
+
+def _read(run: RunFolder) -> RunRecord | Diagnosis:
+    """The record; a damaged one must not hide the others."""
+    try:
+        return run.read()
+    except DataError as error:
+        study, arm, seed = names(run.path)
+        evidence = [str(error).removeprefix(f"{run.path}/")]
+        return Diagnosis(study=study, arm=arm, seed=seed, state="failed", cause="unknown", evidence=evidence)
+
+
+def typical_seconds(records: Iterable[RunRecord]) -> Mapping[str, Mapping[str, float]]:
+    """Study -> stage -> median seconds of the stages that ended with 0."""
+    durations: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
+    for record in records:
+        for stage in (stage for attempt in record.attempts for stage in attempt.stages):
+            if stage.code == 0 and stage.ended is not None:
+                durations[record.run.study][stage.stage].append(stage.ended - stage.started)
+    medians = {study: {name: median(values) for name, values in stages.items()} for study, stages in durations.items()}
+    return defaultdict(dict, medians)
+
+
+def as_json(diagnoses: list[Diagnosis]) -> list[dict[str, Any]]:
+    """The diagnoses as JSON values."""
+    return [dataclasses.asdict(diagnosis) for diagnosis in diagnoses]
+
+
+def show(diagnoses: list[Diagnosis]) -> None:
+    """Print the table, then each run that needs something done, with its evidence."""
+    rows = [_row(diagnosis) for diagnosis in diagnoses]
+    if sys.stdout.isatty() and len(rows) <= RICH_ROWS:
+        _show_on_terminal(rows)
+    else:
+        _show_plainly([COLUMNS, *rows])
+    for diagnosis in diagnoses:
+        if diagnosis.action or diagnosis.evidence:
+            lines = [*diagnosis.evidence[:EVIDENCE_LINES], *([f"-> {diagnosis.action}"] if diagnosis.action else [])]
+            print(f"\n{_name(diagnosis)}: {_why(diagnosis)}", *(f"    {line}" for line in lines), sep="\n")
+
+
+def _row(diagnosis: Diagnosis) -> tuple[str, ...]:
+    return (
+        _name(diagnosis),
+        diagnosis.state,
+        diagnosis.cause or "",
+        diagnosis.stage or "",
+        _progress(diagnosis.progress),
+        str(diagnosis.attempts),
+        diagnosis.node or "",
+        "" if diagnosis.eta_s is None else _clock(diagnosis.eta_s),
+    )
+
+
+def _name(diagnosis: Diagnosis) -> str:
+    return f"{diagnosis.study}/{diagnosis.arm}/{diagnosis.seed}"
+
+
+def _why(diagnosis: Diagnosis) -> str:
+    missing = f"missing {', '.join(diagnosis.missing)}" if diagnosis.missing else ""
+    return "; ".join(text for text in (diagnosis.state, diagnosis.cause, missing) if text)
+
+
+def _progress(count: Count) -> str:
+    if count.done is None:
+        return ""
+    return f"{count.done} {count.unit}" if count.of is None else f"{count.done}/{count.of} {count.unit}"
+
+
+def _clock(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes // 60}:{minutes % 60:02d}:{rest:02d}"
+
+
+def _show_plainly(rows: list[tuple[str, ...]]) -> None:
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        print("  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip())
+
+
+def _show_on_terminal(rows: list[tuple[str, ...]]) -> None:
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    table = Table(*COLUMNS)
+    for row in rows:
+        table.add_row(*map(escape, row))
+    Console().print(table)

@@ -1,0 +1,300 @@
+"""A run's folder: claim an attempt, write what happens, read it back; open it when a run is called busy or damaged.
+
+    folder = RunFolder(Path("runs/asl/baseline/0"))
+    attempt = folder.begin(attempt)     # the next number, or RunBusyError
+    folder.update(attempt)              # the heartbeat, or SupersededError
+    record = folder.read()
+
+The attempts folder is the lock: a number is claimed by creating its file exclusively, which one process only can do,
+on NFS too. It needs no release. A holder that died without a word is known by its process, or by its old heartbeat.
+"""
+
+import dataclasses
+import errno
+import json
+import math
+import os
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from assay.errors import DataError, RunBusyError, SupersededError
+from assay.files import write_bytes
+from assay.runs.processes import stat
+from assay.runs.record import LOST_AFTER_S, Attempt, Holder, Run, from_json, to_json
+
+BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+PID_NAMESPACE = "/proc/self/ns/pid"
+START_TICKS = 19  # field 22 of proc(5), counted as `stat` does
+NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK)
+"""What link(2) says on a file system without hard links."""
+WRITE = "cannot be written ({}); make room, then run it again"
+READ = "cannot be read ({}); restore it or move it away"
+
+R = TypeVar("R", Attempt, Run)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunRecord:
+    """All that was recorded of a run, attempts oldest first."""
+
+    folder: Path
+    run: Run
+    attempts: list[Attempt]
+
+
+class RunFolder:
+    """The folder of one run. Nothing is kept in memory: any process may make one, for writing or for reading."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._attempts = path / "attempts"
+
+    def begin(self, attempt: Attempt) -> Attempt:
+        """Claim the next attempt; returns it with its number.
+
+        Raises:
+            RunBusyError: the newest attempt has not ended and its holder may be alive.
+            DataError: the folder cannot be read or written.
+        """
+        while True:
+            newest = max(self._numbers(), default=0)
+            if newest:
+                self._refuse_if_held(newest)
+            claimed = dataclasses.replace(attempt, number=newest + 1)
+            if _create(self._attempt(claimed.number), _encode(claimed)):
+                return claimed
+
+    def update(self, attempt: Attempt) -> None:
+        """Replace what is recorded of an attempt, in one step.
+
+        Raises:
+            SupersededError: a newer attempt has begun.
+            DataError: the folder cannot be written; the older record stands.
+        """
+        newest = max(self._numbers(), default=0)
+        if newest > attempt.number:
+            raise SupersededError(
+                f"{self.path}: attempt {attempt.number} was taken for dead and attempt {newest} has begun; end this one"
+            )
+        write_bytes(self._attempt(attempt.number), _encode(attempt))
+
+    def write_run(self, run: Run) -> None:
+        """Replace run.json in one step."""
+        write_bytes(self.path / "run.json", _encode(run))
+
+    def event(self, kind: str, **facts: Any) -> None:
+        """Append one line to events.jsonl; `time` (s since 1970) is now unless it is among the facts."""
+        line = json.dumps(_finite({"time": time.time(), "kind": kind, **facts}), allow_nan=False)
+        _append(self.path / "events.jsonl", line.encode() + b"\n")
+
+    def events(self) -> Iterator[dict[str, Any]]:
+        """The events, oldest first; a line that a crash tore is left out."""
+        try:
+            lines = (self.path / "events.jsonl").read_bytes().splitlines()
+        except FileNotFoundError:
+            return
+        for line in lines:
+            with suppress(ValueError):
+                event = json.loads(line)
+                if isinstance(event, dict):
+                    yield event
+
+    def log(self, number: int) -> Path:
+        """Where an attempt's output is."""
+        return self.path / "logs" / f"{number:04d}.log"
+
+    def append_log(self, number: int, text: str) -> None:
+        """Append to an attempt's log, all of it or nothing."""
+        _append(self.log(number), text.encode(errors="backslashreplace"))
+
+    def read(self) -> RunRecord:
+        """What is recorded; without run.json, the run's names are those of its folder.
+
+        Raises:
+            DataError: a file is damaged, cannot be read, or is of another schema; it is named.
+        """
+        run_file = self.path / "run.json"
+        study, arm, seed = names(self.path)
+        run = _read(Run, run_file) if os.path.lexists(run_file) else Run(study=study, arm=arm, seed=seed)
+        attempts = [_read(Attempt, self._attempt(number)) for number in sorted(self._numbers())]
+        return RunRecord(folder=self.path, run=run, attempts=attempts)
+
+    def _attempt(self, number: int) -> Path:
+        return self._attempts / f"{number:04d}.json"
+
+    def _numbers(self) -> list[int]:
+        entries: list[str] = []
+        with _named(self._attempts, READ), suppress(FileNotFoundError):
+            entries = os.listdir(self._attempts)
+        stems = [entry.removesuffix(".json") for entry in entries if entry.endswith(".json")]
+        return [int(stem) for stem in stems if stem.isdecimal()]
+
+    def _refuse_if_held(self, number: int) -> None:
+        path = self._attempt(number)
+        advice = "allowed: one attempt at a time; wait for its end or stop it, then give the command again"
+        try:
+            attempt = _read(Attempt, path)
+        except DataError as error:  # being created without links, or damaged: its age is all there is
+            silent = time.time() - path.lstat().st_mtime
+            if abs(silent) <= LOST_AFTER_S:
+                raise RunBusyError(f"{error}; it was written {silent:.0f} s ago; {advice}") from None
+            return
+        if is_held(attempt, time.time()):
+            since = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(attempt.started))
+            holder = f"process {attempt.holder.pid} on {attempt.holder.host}"
+            raise RunBusyError(f"{self.path}: attempt {number} runs since {since} as {holder}; {advice}")
+
+
+def find(folder: Path) -> Iterator[RunFolder]:
+    """Every run at or below a folder, sorted, seeds by number; hidden folders and links are not entered.
+
+    One below that cannot be listed counts as a run: reading it says why. Raises DataError if this one cannot.
+    """
+    try:
+        with os.scandir(folder) as entries:
+            found = {entry.name: entry.is_dir(follow_symlinks=False) for entry in entries}
+    except OSError as error:
+        raise DataError(f"{folder}: cannot be read ({error.strerror}); give a folder of runs") from None
+    if found.get("attempts") or found.get("run.json") is False:
+        yield RunFolder(folder)
+        return
+    below = (name for name, is_folder in found.items() if is_folder and not name.startswith("."))
+    for name in sorted(below, key=lambda name: name.zfill(20) if name.isdecimal() else name):
+        try:
+            yield from find(folder / name)
+        except DataError:
+            yield RunFolder(folder / name)
+
+
+def names(folder: Path) -> tuple[str, str, str]:
+    """Study, arm and seed: the last three parts of a run's path, empty where there are fewer."""
+    parts = ["", "", "", *Path(os.path.abspath(folder)).parts[1:]]
+    return parts[-3], parts[-2], parts[-1]
+
+
+def this_process() -> Holder:
+    """The calling process, as the holder of an attempt."""
+    return Holder(
+        host=socket.gethostname(),
+        pid=os.getpid(),
+        start_ticks=_start_ticks(os.getpid()) or 0,
+        boot_id=BOOT_ID.read_text().strip(),
+        pid_namespace=os.readlink(PID_NAMESPACE),
+    )
+
+
+def is_alive(holder: Holder) -> bool | None:
+    """Whether a holder still runs; None: it cannot be seen from here (another host, boot or pid namespace)."""
+    if holder.host != socket.gethostname() or holder.boot_id != BOOT_ID.read_text().strip():
+        return None
+    if holder.pid_namespace not in ("", os.readlink(PID_NAMESPACE)):
+        return None
+    return _start_ticks(holder.pid) == holder.start_ticks
+
+
+def is_held(attempt: Attempt, now: float) -> bool:
+    """Whether an attempt keeps others from beginning: it has not ended, and its holder may be alive."""
+    if attempt.ended is not None:
+        return False
+    alive = is_alive(attempt.holder)
+    recent = abs(now - attempt.heartbeat) <= LOST_AFTER_S  # far in the future is as stale: a clock was wrong
+    return recent if alive is None else alive
+
+
+def _start_ticks(pid: int) -> int | None:
+    """When a process started, in clock ticks since boot; None: it has ended, reaped or not."""
+    fields = stat(pid)
+    return None if fields is None or fields[0] in "ZXx" else int(fields[START_TICKS])
+
+
+def _encode(record: Attempt | Run) -> bytes:
+    return (json.dumps(_finite(to_json(record)), indent=1, allow_nan=False) + "\n").encode()
+
+
+def _finite(value: Any) -> Any:
+    """NaN and infinity as null: JSON has no word for them, and other readers refuse Python's."""
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _read(cls: type[R], path: Path) -> R:
+    with _named(path, READ):
+        content = path.read_bytes()
+    try:
+        return from_json(cls, json.loads(content))
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{path}: damaged ({error}); restore it or move it away") from None
+    except DataError as error:
+        raise DataError(f"{path}: {error}") from None
+
+
+def _create(path: Path, content: bytes) -> bool:
+    """Create a file with its content; False: somebody else has. Linking is atomic on NFS, where O_EXCL once was not."""
+    temporary = path.with_name(f".{path.name}.{os.urandom(4).hex()}")
+    write_bytes(temporary, content)
+    try:
+        with _named(path):
+            return _link(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _link(temporary: Path, path: Path) -> bool:
+    try:
+        os.link(temporary, path)
+    except FileExistsError:
+        return temporary.stat().st_nlink == 2  # the answer to our own link was lost, and NFS asked again
+    except OSError as error:
+        if error.errno not in NO_LINKS:
+            raise
+        return _create_exclusively(path, temporary.read_bytes())
+    return True
+
+
+def _create_exclusively(path: Path, content: bytes) -> bool:
+    try:
+        file = path.open("xb")
+    except FileExistsError:
+        return False
+    try:
+        with file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError:
+        path.unlink()
+        raise
+    return True
+
+
+def _append(path: Path, content: bytes) -> None:
+    """Append in one write, on a line of its own; what the disk has no room for is taken back."""
+    with _named(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        try:
+            size = os.fstat(descriptor).st_size
+            torn = size > 0 and os.pread(descriptor, 1, size - 1) != b"\n"
+            content = b"\n" * torn + content
+            if os.write(descriptor, content) < len(content):
+                os.ftruncate(descriptor, size)
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        finally:
+            os.close(descriptor)
+
+
+@contextmanager
+def _named(path: Path, failure: str = WRITE) -> Iterator[None]:
+    """Turn an OSError into one line, for writing that of `write_bytes`."""
+    try:
+        yield
+    except OSError as error:
+        raise DataError(f"{path}: {failure.format(error.strerror)}") from error

@@ -1,0 +1,88 @@
+"""The verbs that run a stage of a study, here or in processes of their own; open it to change what a stage is given."""
+
+import argparse
+import dataclasses
+import importlib
+import json
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from assay import progress
+from assay.errors import ConfigError
+from assay.studies import study_config
+
+
+def stage(parsed: argparse.Namespace, rest: list[str]) -> int:
+    """Run one stage; the stage's module is the one of its name in the study's package."""
+    config = study_config(parsed.study)
+    if parsed.stage not in config.STAGES:
+        allowed = ", ".join(config.STAGES)
+        raise ConfigError(f"stage: got {parsed.stage}; allowed for study {parsed.study}: {allowed}")
+    if parsed.keys:
+        return _print_keys(config, config.STAGES[parsed.stage])
+    from assay.config import load, resolved
+
+    progress.announce(parsed.study, parsed.stage)
+    params = load(config.Params, parsed.params, _overrides(rest))
+    progress.announce(parsed.study, parsed.stage, params=resolved(params))
+    with progress.phase("import", 1, unit="modules"):
+        module = importlib.import_module(f"assay.studies.{parsed.study}.{parsed.stage}")
+    module.run(params)
+    _record(params, Path("results") / parsed.stage / "params.json")
+    return 0
+
+
+def verify(parsed: argparse.Namespace, rest: list[str]) -> int:
+    """Compare runs of a stage that reads the section `train`; returns 1 if they differ."""
+    config = study_config(parsed.study)
+    stages = [name for name, keys in config.STAGES.items() if "train" in keys]
+    if parsed.stage not in stages:
+        raise ConfigError(f"stage: got {parsed.stage}; allowed to verify of {parsed.study}: {', '.join(stages)}")
+    from assay.config import load
+
+    load(config.Params, parsed.params, _overrides(rest))
+    from assay.engine.verify import verify_command
+
+    stage = [parsed.study, parsed.stage, "--params", str(parsed.params), *rest]
+    command = [sys.executable, "-m", "assay", "stage", *stage]
+    report = verify_command(command, parsed.steps, parsed.seed_of_interruption)
+    found = {"identical": report.identical, **dataclasses.asdict(report)}
+    print(json.dumps(found, indent=2) if parsed.json else report)
+    return 0 if report.identical else 1
+
+
+def _overrides(rest: list[str]) -> list[str]:
+    """`--a.b value` and `--a.b=value` as `a.b=value`."""
+    overrides: list[str] = []
+    items = iter(rest)
+    for item in items:
+        if not item.startswith("--"):
+            raise ConfigError(f"{item}: got a word where a --key was expected; allowed: --dotted.key value")
+        key, sign, value = item[2:].partition("=")
+        overrides.append(f"{key}={value}" if sign else f"{key}={_next(items, key)}")
+    return overrides
+
+
+def _next(items: Any, key: str) -> str:
+    try:
+        return str(next(items))
+    except StopIteration:
+        raise ConfigError(f"--{key}: got no value; allowed: --{key} VALUE") from None
+
+
+def _print_keys(config: ModuleType, keys: tuple[str, ...]) -> int:
+    from assay.config.schema import key_help
+
+    for key, allowed, text in key_help(config.Params):
+        if any(f"{key}.".startswith(f"{wanted}.") for wanted in keys):
+            print(f"{key}\n    {allowed}\n    {text}")
+    return 0
+
+
+def _record(params: Any, path: Path) -> None:
+    from assay.config import resolved
+    from assay.files import write_bytes
+
+    write_bytes(path, (json.dumps(resolved(params), indent=2) + "\n").encode())

@@ -1,0 +1,374 @@
+"""A run's folder: one attempt at a time, whoever asks; records and events that survive whatever killed their writer."""
+
+import dataclasses
+import errno
+import json
+import multiprocessing
+import os
+import signal
+import subprocess
+import tempfile
+import time
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from assay.errors import DataError, RunBusyError, SupersededError
+from assay.runs import store
+from assay.runs.record import LOST_AFTER_S, Attempt, Holder, Progress, Run, Stage
+from assay.runs.store import RunFolder, find, is_alive, this_process
+
+RACERS = 8
+
+
+def attempt(holder: Holder | None = None, **changes) -> Attempt:
+    """An attempt that this process, or another holder, begins now."""
+    now = time.time()
+    return Attempt(
+        **{
+            "number": 0,
+            "holder": holder or this_process(),
+            "command": ["x"],
+            "started": now,
+            "heartbeat": now,
+            **changes,
+        }
+    )
+
+
+def elsewhere() -> Holder:
+    """A process that cannot be seen from here."""
+    return Holder(host="node17", pid=4711, start_ticks=1, boot_id="another")
+
+
+@pytest.fixture
+def folder(tmp_path) -> RunFolder:
+    """A run that nobody has begun."""
+    return RunFolder(tmp_path / "runs" / "asl" / "deep" / "3")
+
+
+def test_attempts_are_numbered_from_one_and_each_has_its_file(folder):
+    first = folder.begin(attempt())
+    folder.update(dataclasses.replace(first, ended=time.time(), code=75))
+    second = folder.begin(attempt())
+    assert (first.number, second.number) == (1, 2)
+    assert sorted(os.listdir(folder.path / "attempts")) == ["0001.json", "0002.json"]
+
+
+@settings(deadline=None, max_examples=15)
+@given(
+    code=st.none() | st.integers(-64, 255),
+    loss=st.floats(allow_nan=False, allow_infinity=False),
+    facts=st.dictionaries(st.text(max_size=4), st.text(max_size=4), max_size=2),
+)
+def test_what_is_begun_and_updated_is_what_is_read(code, loss, facts):
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = RunFolder(Path(temporary) / "asl" / "deep" / "3")
+        begun = folder.begin(attempt(progress=Progress(loss=loss)))
+        assert folder.read().attempts == [begun]
+        stages = [Stage(study="asl", stage="train", started=1.0, facts=facts)]
+        ended = dataclasses.replace(begun, ended=2.0, code=code, stages=stages)
+        folder.update(ended)
+        run = Run(study="asl", arm="deep", seed="3", params=dict(facts))
+        folder.write_run(run)
+        assert folder.read() == store.RunRecord(folder=folder.path, run=run, attempts=[ended])
+
+
+class TestOneAttemptAtATime:
+    def test_a_living_holder_is_named(self, folder):
+        folder.begin(attempt(started=0.0))
+        who = rf"attempt 1 runs since 1970-01-01 00:00:00 UTC as process {os.getpid()} on \S+; allowed: one attempt"
+        with pytest.raises(RunBusyError, match=who + " at a time; wait for its end or stop it"):
+            folder.begin(attempt())
+
+    def test_a_living_holder_of_this_host_holds_however_old_its_heartbeat(self, folder):
+        folder.begin(attempt(heartbeat=time.time() - 100 * LOST_AFTER_S))
+        with pytest.raises(RunBusyError):
+            folder.begin(attempt())
+
+    def test_of_many_processes_that_begin_together_one_wins(self, folder):
+        for _ in range(3):
+            outcomes = _race(folder, attempt())
+            assert sorted(outcomes) == ["busy"] * (RACERS - 1) + ["won"]
+            (newest,) = [one for one in folder.read().attempts if one.ended is None]
+            folder.update(dataclasses.replace(newest, ended=time.time()))
+
+    def test_of_many_one_takes_over_from_a_dead_holder(self, folder):
+        folder.begin(attempt(_dead_process()))
+        assert sorted(_race(folder, attempt())) == ["busy"] * (RACERS - 1) + ["won"]
+        assert [one.number for one in folder.read().attempts] == [1, 2]
+
+    def test_so_it_is_where_the_file_system_has_no_links(self, folder, monkeypatch):
+        monkeypatch.setattr(os, "link", _no_links)
+        assert sorted(_race(folder, attempt())) == ["busy"] * (RACERS - 1) + ["won"]
+        assert folder.read().attempts[0].number == 1
+
+    def test_a_claim_whose_answer_nfs_lost_is_won(self, folder, monkeypatch):
+        link = os.link
+
+        def asked_twice(source, target):
+            link(source, target)
+            link(source, target)
+
+        monkeypatch.setattr(os, "link", asked_twice)
+        assert folder.begin(attempt()).number == 1
+
+    def test_a_killed_holder_is_succeeded_at_once(self, folder):
+        folder.begin(attempt(_dead_process()))
+        assert folder.begin(attempt()).number == 2
+
+    def test_a_zombie_holds_nothing(self, folder):
+        pid = os.fork()
+        if pid == 0:
+            time.sleep(60)
+        holder = _holder_of(pid)
+        assert is_alive(holder)
+        os.kill(pid, signal.SIGKILL)
+        os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
+        try:
+            folder.begin(attempt(holder))
+            assert folder.begin(attempt()).number == 2
+        finally:
+            os.waitpid(pid, 0)
+
+    def test_a_later_process_of_the_same_number_is_not_the_holder(self, folder):
+        earlier = dataclasses.replace(this_process(), start_ticks=this_process().start_ticks - 1)
+        folder.begin(attempt(earlier))
+        assert folder.begin(attempt()).number == 2
+
+    @pytest.mark.parametrize(
+        "unseen",
+        [{"host": "node17"}, {"boot_id": "another"}, {"pid_namespace": "pid:[1]"}],
+        ids=["host", "boot", "container"],
+    )
+    def test_a_holder_that_cannot_be_seen_lives_as_long_as_its_heartbeat(self, folder, unseen):
+        holder = dataclasses.replace(this_process(), start_ticks=0, **unseen)
+        folder.begin(attempt(holder, heartbeat=time.time() - LOST_AFTER_S + 30))
+        with pytest.raises(RunBusyError, match="attempt 1 runs since"):
+            folder.begin(attempt())
+        folder.update(attempt(holder, number=1, heartbeat=time.time() - LOST_AFTER_S - 1))
+        assert folder.begin(attempt()).number == 2
+
+    def test_a_heartbeat_from_the_future_is_no_sign_of_life(self, folder):
+        folder.begin(attempt(elsewhere(), heartbeat=time.time() + 2 * LOST_AFTER_S))
+        assert folder.begin(attempt()).number == 2
+
+    def test_a_record_that_leads_nowhere_holds_until_it_is_old(self, folder):
+        path = folder.path / "attempts" / "0001.json"
+        path.parent.mkdir(parents=True)
+        path.symlink_to("nowhere")
+        with pytest.raises(RunBusyError, match=r"0001\.json: cannot be read \(No such file or directory\)"):
+            folder.begin(attempt())
+        os.utime(path, (0, time.time() - LOST_AFTER_S - 1), follow_symlinks=False)
+        assert folder.begin(attempt()).number == 2
+
+    def test_an_attempts_folder_that_is_none_is_one_line(self, folder):
+        folder.path.mkdir(parents=True)
+        (folder.path / "attempts").write_text("")
+        with pytest.raises(
+            DataError, match=r"attempts: cannot be read \(Not a directory\); restore it or move it away"
+        ):
+            folder.begin(attempt())
+
+    def test_a_stale_holder_that_wakes_up_learns_that_it_was_succeeded(self, folder):
+        stale = folder.begin(attempt(elsewhere(), heartbeat=0.0))
+        newer = folder.begin(attempt())
+        with pytest.raises(SupersededError, match="attempt 1 was taken for dead and attempt 2 has begun; end this one"):
+            folder.update(dataclasses.replace(stale, heartbeat=time.time()))
+        assert folder.read().attempts == [stale, newer]
+
+    def test_a_damaged_record_holds_until_it_is_old(self, folder):
+        path = folder.path / "attempts" / "0001.json"
+        path.parent.mkdir(parents=True)
+        path.write_text('{"number"')
+        with pytest.raises(RunBusyError, match=r"0001\.json: damaged .* it was written 0 s ago; allowed: one attempt"):
+            folder.begin(attempt())
+        os.utime(path, (0, time.time() - LOST_AFTER_S - 1))
+        assert folder.begin(attempt()).number == 2
+
+    def test_a_claim_that_cannot_be_written_is_one_line_and_claims_nothing(self, folder, monkeypatch):
+        def full(source, target):
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+        monkeypatch.setattr(os, "link", full)
+        with pytest.raises(DataError, match=r"0001\.json: cannot be written \(No space left on device\); make room"):
+            folder.begin(attempt())
+        assert os.listdir(folder.path / "attempts") == []
+
+
+class TestEvents:
+    def test_events_come_back_in_order_with_their_times(self, folder):
+        before = time.time()
+        folder.event("begin", number=1)
+        folder.event("stall", phase="load", time=5.0)
+        first, second = folder.events()
+        assert before <= first.pop("time") <= time.time()
+        assert (first, second) == ({"kind": "begin", "number": 1}, {"kind": "stall", "phase": "load", "time": 5.0})
+
+    def test_a_run_without_events_has_none(self, folder):
+        assert list(folder.events()) == []
+
+    def test_wherever_a_line_is_torn_the_others_are_read_and_the_next_is_whole(self, folder):
+        for number in range(3):
+            folder.event("x", number=number, text="ü")
+        path = folder.path / "events.jsonl"
+        whole = path.read_bytes()
+        for length in range(whole.rindex(b"\n", 0, -1) + 1, len(whole) - 1):
+            path.write_bytes(whole[:length])
+            assert [event["number"] for event in folder.events()] == [0, 1]
+            folder.event("x", number=9)
+            assert [event["number"] for event in folder.events()] == [0, 1, 9]
+
+    def test_bytes_that_are_no_event_are_left_out(self, folder):
+        folder.event("x", number=1)
+        with (folder.path / "events.jsonl").open("ab") as file:
+            file.write(b"\x00\xff\xfe\n[1]\n3\n")
+        assert [event["kind"] for event in folder.events()] == ["x"]
+
+    def test_what_the_disk_took_half_of_is_taken_back(self, folder, monkeypatch):
+        folder.event("x")
+        before = (folder.path / "events.jsonl").read_bytes()
+        write = os.write
+        monkeypatch.setattr(os, "write", lambda descriptor, content: write(descriptor, content[:5]))
+        with pytest.raises(DataError, match=r"events\.jsonl: cannot be written \(No space left on device\)"):
+            folder.event("y")
+        assert (folder.path / "events.jsonl").read_bytes() == before
+
+
+def test_files_say_null_where_a_number_is_none(folder):
+    def refuse(word):
+        raise AssertionError(word)
+
+    begun = folder.begin(attempt(progress=Progress(loss=float("nan"))))
+    folder.update(dataclasses.replace(begun, stages=[Stage(study="", stage="", started=1.0, facts={"x": [-1e999]})]))
+    folder.event("x", loss=float("inf"))
+    folder.write_run(Run(study="a", arm="b", seed="c", params={"limit": float("inf")}))
+    for path in ("attempts/0001.json", "events.jsonl", "run.json"):
+        json.loads((folder.path / path).read_text(), parse_constant=refuse)
+    assert folder.read().attempts[0].stages[0].facts == {"x": [None]}
+
+
+def test_a_log_takes_any_text(folder):
+    folder.append_log(2, "first\n")
+    folder.append_log(2, "päivää \udcff\n")
+    assert folder.log(2) == folder.path / "logs" / "0002.log"
+    assert folder.log(2).read_text() == "first\npäivää \\udcff\n"
+
+
+class TestReading:
+    def test_a_run_that_died_before_it_was_described_has_the_names_of_its_folder(self, folder, monkeypatch):
+        folder.begin(attempt())
+        assert folder.read().run == Run(study="asl", arm="deep", seed="3")
+        monkeypatch.chdir(folder.path)
+        assert RunFolder(Path()).read().run == Run(study="asl", arm="deep", seed="3")
+
+    def test_a_run_without_attempts_can_be_read(self, folder):
+        folder.write_run(Run(study="a", arm="b", seed="c"))
+        assert folder.read().attempts == []
+
+    def test_temporary_files_of_a_killed_writer_are_no_attempts(self, folder):
+        begun = folder.begin(attempt())
+        (folder.path / "attempts" / ".0002.json.4711.tmp").write_text("{")
+        assert folder.read().attempts == [begun]
+
+    @pytest.mark.parametrize("content", ["", "{", "[" * 100_000, "\x00"])
+    def test_damaged_json_is_refused_by_name(self, folder, content):
+        folder.write_run(Run(study="a", arm="b", seed="c"))
+        (folder.path / "run.json").write_text(content)
+        with pytest.raises(DataError, match=r"run\.json: damaged \(.*\); restore it or move it away"):
+            folder.read()
+
+    @pytest.mark.parametrize(("name", "why"), [("run.json", "No such file or directory"), ("x", "Is a directory")])
+    def test_what_cannot_be_read_is_refused_by_name(self, folder, name, why):
+        folder.path.mkdir(parents=True)
+        (folder.path / "x").mkdir()
+        (folder.path / "run.json").symlink_to("nowhere" if name == "run.json" else "x")
+        with pytest.raises(DataError, match=rf"run\.json: cannot be read \({why}\); restore it or move it away"):
+            folder.read()
+
+    def test_a_later_schema_is_refused_by_name(self, folder):
+        folder.begin(attempt())
+        path = folder.path / "attempts" / "0001.json"
+        path.write_text(json.dumps({**json.loads(path.read_text()), "schema": 2}))
+        with pytest.raises(DataError, match=r"0001\.json: schema: got 2; allowed: 1"):
+            folder.read()
+
+
+class TestFinding:
+    def test_runs_are_found_at_any_depth_sorted_and_seeds_by_number(self, tmp_path):
+        for name in ("b/x/10", "b/x/9", "a", "b/a/0"):
+            RunFolder(tmp_path / name).begin(attempt())
+        RunFolder(tmp_path / "c").write_run(Run(study="", arm="", seed=""))
+        found = [str(run.path.relative_to(tmp_path)) for run in find(tmp_path)]
+        assert found == ["a", "b/a/0", "b/x/9", "b/x/10", "c"]
+
+    def test_a_run_is_found_by_itself_and_nothing_within_it(self, folder):
+        folder.begin(attempt())
+        RunFolder(folder.path / "checkpoints" / "inner").begin(attempt())
+        assert [run.path for run in find(folder.path)] == [folder.path]
+
+    def test_hidden_folders_and_links_are_not_entered(self, tmp_path):
+        RunFolder(tmp_path / ".venv" / "x").begin(attempt())
+        (tmp_path / "loop").symlink_to(tmp_path)
+        assert list(find(tmp_path)) == []
+
+    def test_a_missing_folder_is_one_line(self, tmp_path):
+        with pytest.raises(DataError, match=r"nowhere: cannot be read \(No such file.*\); give a folder of runs"):
+            list(find(tmp_path / "nowhere"))
+
+
+def test_this_process_is_alive_and_a_process_with_a_misleading_name_is_told_from_others(tmp_path):
+    program = tmp_path / "a) R (b"
+    program.symlink_to("/bin/sleep")
+    with subprocess.Popen([program, "60"]) as process:
+        while "a) R (b" not in Path(f"/proc/{process.pid}/stat").read_text():
+            time.sleep(0.01)
+        holder = _holder_of(process.pid)
+        assert is_alive(this_process()) and is_alive(holder)
+        process.kill()
+    assert is_alive(holder) is False
+    assert is_alive(elsewhere()) is None
+
+
+def _race(folder: RunFolder, started: Attempt) -> list[str]:
+    """Let processes begin an attempt at the same instant; all live until every one has its outcome."""
+    context = multiprocessing.get_context("fork")
+    barrier, outcomes = context.Barrier(RACERS + 1), context.SimpleQueue()
+
+    def begin() -> None:
+        own = dataclasses.replace(started, holder=this_process())
+        barrier.wait(30)
+        try:
+            folder.begin(own)
+            outcomes.put("won")
+        except RunBusyError:
+            outcomes.put("busy")
+        barrier.wait(30)
+
+    racers = [context.Process(target=begin) for _ in range(RACERS)]
+    for racer in racers:
+        racer.start()
+    barrier.wait(30)
+    found = [outcomes.get() for _ in racers]
+    barrier.wait(30)
+    for racer in racers:
+        racer.join(30)
+    return found
+
+
+def _no_links(source, target) -> None:
+    raise OSError(errno.EPERM, "Operation not permitted")
+
+
+def _dead_process() -> Holder:
+    with subprocess.Popen(["/bin/sleep", "60"]) as process:
+        holder = _holder_of(process.pid)
+        process.kill()
+    return holder
+
+
+def _holder_of(pid: int) -> Holder:
+    ticks = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19])
+    return dataclasses.replace(this_process(), pid=pid, start_ticks=ticks)
