@@ -146,8 +146,9 @@ def refuse_damage(trial) -> None:
 
 
 def stage_has_ended(trial) -> bool:
-    """The stage has written its model and marked its checkpoints."""
-    return any(trial.run.glob("checkpoints/*/complete"))
+    """The stage has written its model and marked its checkpoints, or DVC has even taken note (then they are removed)."""
+    noted = "\n  train:\n" in (trial.folder / "dvc.lock").read_text()
+    return noted or any(trial.run.glob("checkpoints/*/complete"))
 
 
 def repeated(trial) -> int | None:
@@ -241,6 +242,23 @@ def test_a_kill_after_the_stage_and_before_the_pipeline_has_ended_repeats_nothin
     assert process.wait(30) == 128 + signal.SIGKILL
     assert trial.start().wait(120) == 0
     assert f"goes on from step {STEPS}" in trial.log()
+
+
+@pytest.mark.torture
+def test_a_kill_after_the_pipeline_has_ended_repeats_nothing(project):
+    """The checkpoints go when DVC has ended well; the moment between that and the end of the attempt is short."""
+    trial = project.trial()
+    process = trial.start()
+    while "\n  train:\n" not in (trial.folder / "dvc.lock").read_text() or trial.checkpoints():
+        assert process.poll() is None, "it ended before it could be killed"
+        time.sleep(0.0003)
+    process.kill()
+    process.wait(30)
+    while trial.processes():
+        time.sleep(0.02)
+    assert stage_has_ended(trial)
+    assert trial.start().wait(120) == 0
+    assert "Stage 'train' didn't change" in trial.log()
 
 
 @pytest.mark.torture
