@@ -151,3 +151,19 @@ def test_results_are_shown_as_tables_and_as_json(tmp_path, capsys):
     assert "0.1235" in shown and "network" in shown
     assert main(["results", str(tmp_path), "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["train"]["metrics"]["steps"] == 10
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["stage", "asl"], "assay stage: the following arguments are required: STAGE; see assay stage --help"),
+        (["exec", "--deadline", "x", "--", "true"], "assay exec: argument --deadline: invalid float value: 'x'"),
+        (["bogus"], "assay: argument VERB: invalid choice: 'bogus' (choose from"),
+    ],
+)
+def test_a_wrong_command_line_is_answered_in_one_line(words, message, capsys):
+    with pytest.raises(SystemExit) as ended:
+        main(words)
+    said = capsys.readouterr().err
+    assert ended.value.code == 2
+    assert said.startswith(message) and said.count("\n") == 1 and said.endswith("--help\n")

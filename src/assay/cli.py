@@ -6,7 +6,7 @@ import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import assay
 from assay.errors import ConfigError
@@ -24,6 +24,14 @@ exit codes:
 
 
 SHELLS = ("bash", "zsh", "tcsh", "fish")
+
+
+class Parser(argparse.ArgumentParser):
+    """Says what is wrong with a command line in one line."""
+
+    def error(self, message: str) -> NoReturn:
+        """Print it and exit with code 2."""
+        self.exit(2, f"{self.prog}: {message}; see {self.prog} --help\n")
 
 
 class PrintCompletion(argparse.Action):
@@ -50,7 +58,7 @@ def run(arguments: list[str]) -> int:
 def build_parser() -> argparse.ArgumentParser:
     """The parser of all verbs."""
     layout = argparse.RawDescriptionHelpFormatter
-    parser = argparse.ArgumentParser(prog="assay", description=assay.__doc__, epilog=EXIT_CODES, formatter_class=layout)
+    parser = Parser(prog="assay", description=assay.__doc__, epilog=EXIT_CODES, formatter_class=layout)
     parser.add_argument("--version", action="version", version=f"assay {assay.__version__}")
     completion = "print a completion script for this shell and exit"
     parser.add_argument("--print-completion", choices=SHELLS, action=PrintCompletion, help=completion)

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from assay.runs import provenance
+from assay.runs.execute import scheduler_job
 from assay.runs.provenance import describe, hardware, masked, masked_facts
 from assay.runs.record import Run, to_json
 from assay.runs.store import RunFolder
@@ -330,3 +331,12 @@ def test_a_small_repository_is_described_in_little_time(repository):
         seconds.append(time.monotonic() - begun)
     assert min(seconds) < 0.06
     assert to_json(run)["dirty"] is True
+
+
+def test_the_schedulers_words_about_the_job_are_kept_without_secrets():
+    words = {"SLURM_JOB_ID": "7", "SLURM_JOB_PARTITION": "gpu", "SLURM_JOB_TOKEN": "abc", "OTHER": "x"}
+    job = scheduler_job({**words, "SLURMD_NODENAME": "n3"})
+    assert (job.scheduler, job.id, job.node) == ("slurm", "7", "n3")
+    assert job.raw["SLURM_JOB_PARTITION"] == "gpu" and "OTHER" not in job.raw and "abc" not in job.raw.values()
+    assert scheduler_job({"LSB_JOBID": "8", "LSB_QUEUE": "long"}).raw == {"LSB_JOBID": "8", "LSB_QUEUE": "long"}
+    assert scheduler_job({}) is None

@@ -15,7 +15,7 @@ from assay.runs.deadline import ENFORCED_S, time_left
 from assay.runs.guardian import guard
 from assay.runs.journal import CHECKPOINTS, Journal
 from assay.runs.processes import state
-from assay.runs.provenance import describe, masked
+from assay.runs.provenance import describe, masked, masked_facts
 from assay.runs.record import Attempt, Job
 from assay.runs.scribe import close_others
 from assay.runs.store import RunFolder, this_process
@@ -85,10 +85,18 @@ def scheduler_job(environment: Mapping[str, str]) -> Job | None:
     """The job this process runs in, by its scheduler's variables."""
     if "SLURM_JOB_ID" in environment:
         node = environment.get("SLURMD_NODENAME") or os.uname().nodename
-        return Job(scheduler="slurm", id=environment["SLURM_JOB_ID"], node=node)
+        return Job(scheduler="slurm", id=environment["SLURM_JOB_ID"], node=node, raw=_words(environment, "SLURM_JOB"))
     if "LSB_JOBID" in environment:
-        return Job(scheduler="lsf", id=environment["LSB_JOBID"], node=os.uname().nodename)
+        node = os.uname().nodename
+        return Job(scheduler="lsf", id=environment["LSB_JOBID"], node=node, raw=_words(environment, "LSB_"))
     return None
+
+
+def _words(environment: Mapping[str, str], prefix: str) -> dict[str, str]:
+    """What the scheduler told the job about itself, secrets masked."""
+    told = {name: value for name, value in sorted(environment.items()) if name.startswith(prefix)}
+    masked_words: dict[str, str] = masked_facts(told)
+    return masked_words
 
 
 def _unnamed() -> Path:
