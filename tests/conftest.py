@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-COPIED = ("src", ".dvc", ".dvcignore", ".gitignore", "dvc.yaml", "params.yaml")
-SKIPPED = shutil.ignore_patterns("__pycache__", "*.egg-info", "cache", "tmp")
+COPIED = ("src", ".dvc", ".dvcignore", ".gitignore", "dvc.yaml", "params.yaml", "studies")
+SKIPPED = shutil.ignore_patterns("__pycache__", "*.egg-info", "cache", "tmp", ".assay", "data", "results")
 IDENTITY = {f"GIT_{role}_{part}": "nobody@localhost" for role in ("AUTHOR", "COMMITTER") for part in ("NAME", "EMAIL")}
 
 

@@ -35,9 +35,9 @@ def stage(parsed: argparse.Namespace, rest: list[str]) -> int:
 
 
 def verify(parsed: argparse.Namespace, rest: list[str]) -> int:
-    """Compare runs of a stage that reads the section `train`; returns 1 if they differ."""
+    """Compare runs of a stage that trains; returns 1 if they differ."""
     config = study_config(parsed.study)
-    stages = [name for name, keys in config.STAGES.items() if "train" in keys]
+    stages = [name for name, keys in config.STAGES.items() if any(_is_budget(config.Params, key) for key in keys)]
     if parsed.stage not in stages:
         raise ConfigError(f"stage: got {parsed.stage}; allowed to verify of {parsed.study}: {', '.join(stages)}")
     from assay.config import load
@@ -51,6 +51,19 @@ def verify(parsed: argparse.Namespace, rest: list[str]) -> int:
     found = {"identical": report.identical, **dataclasses.asdict(report)}
     print(json.dumps(found, indent=2) if parsed.json else report)
     return 0 if report.identical else 1
+
+
+def _is_budget(params: type, key: str) -> bool:
+    """Whether a section is a training budget, or has one."""
+    from assay.config.fields import fields_of, section_class
+    from assay.engine.config import TrainConfig
+
+    section: type | None = params
+    for name in key.split("."):
+        section = section_class(fields_of(section)[name]) if section else None
+    return section is TrainConfig or (
+        section is not None and any(section_class(hint) is TrainConfig for hint in fields_of(section).values())
+    )
 
 
 def _overrides(rest: list[str]) -> list[str]:

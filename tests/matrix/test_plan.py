@@ -25,6 +25,7 @@ params: params.yaml
 baseline: base
 seeds: [0, 1]
 base: {train.steps: 50}
+hypotheses: {}
 arms:
   base: {reason: the reference, set: {}}
   wide: {reason: more channels, set: {model.hidden_sizes: [32, 64]}}

@@ -146,7 +146,7 @@ def refuse_damage(trial) -> None:
 
 
 def stage_has_ended(trial) -> bool:
-    """The stage has written its model and marked its checkpoints, or DVC has even taken note (then they are removed)."""
+    """The stage has written its model and marked its checkpoints, or DVC has taken note and they are removed."""
     noted = "\n  train:\n" in (trial.folder / "dvc.lock").read_text()
     return noted or any(trial.run.glob("checkpoints/*/complete"))
 

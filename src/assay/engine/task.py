@@ -5,13 +5,13 @@ The engine owns the loop, the optimiser, precision, ensembles, checkpoints and p
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Literal, Protocol, TypeVar
+from typing import Any, Literal, Protocol, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 Batch = TypeVar("Batch")
-Model = Callable[..., object]
+Model = Callable[..., Any]
 """A network as the task sees it: called with the network's inputs, gives its outputs."""
 
 

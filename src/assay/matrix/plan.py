@@ -1,5 +1,6 @@
 """What a study would run: every arm resolved, validated and compared with the baseline; open it for `assay plan`."""
 
+import dataclasses
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +24,7 @@ class PlannedArm:
     name: str
     reason: str
     differences: dict[str, Any]
-    """Dotted leaf to its value in this arm, for leaves whose value differs from the baseline's."""
+    """Dotted leaf to its value in this arm, null if it has none, for leaves that differ from the baseline's."""
     identities: dict[int, str]
     """Seed to the digest of every parameter that can change a result; code and data add to it when it runs."""
     runs: str
@@ -47,7 +48,8 @@ def plan(path: Path) -> list[PlannedArm]:
     for name, seeds in resolved_arms.items():
         first = _flat(resolved(seeds[study.seeds[0]]))
         identities = {seed: config_digest(params, keys) for seed, params in seeds.items()}
-        differences = {key: value for key, value in first.items() if value != baseline[key]}
+        keys_of_both = [*first, *(key for key in baseline if key not in first)]
+        differences = {key: first.get(key) for key in keys_of_both if first.get(key) != baseline.get(key)}
         twin = next((arm.name for arm in planned if arm.identities == identities), None)
         runs = config.describe(seeds[study.seeds[0]])
         planned.append(PlannedArm(name, study.arms[name].reason, differences, identities, runs, twin))
@@ -58,13 +60,13 @@ def _resolve(path: Path, study: StudyConfig, data: dict[str, Any], params: type)
     problems: list[str] = []
     found: dict[str, dict[int, Any]] = {}
     for name, arm in study.arms.items():
-        changes = {**study.base, **arm.set}
-        for seed in study.seeds:
-            try:
-                found.setdefault(name, {})[seed] = build(params, assign(data, {**changes, "seed": seed}))
-            except ConfigError as error:
-                problems += [f"{path}: arms.{name}: {line}" for line in str(error).splitlines()]
-                break
+        changes = {**study.base, **arm.set, "seed": study.seeds[0]}
+        try:
+            first: Any = build(params, assign(data, changes))
+        except ConfigError as error:
+            problems += [f"{path}: arms.{name}: {line}" for line in str(error).splitlines()]
+            continue
+        found[name] = {seed: dataclasses.replace(first, seed=seed) for seed in study.seeds}
     if problems:
         raise ConfigError("\n".join(problems))
     return found

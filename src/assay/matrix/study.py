@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from assay.config import Bounds, load
 from assay.errors import ConfigError
@@ -17,6 +17,24 @@ class ArmConfig:
     """Why the arm exists, for the reader of the report."""
     set: dict[str, Any]
     """Dotted parameter keys and their values, as with dvc exp run -S; empty for the base itself."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class HypothesisConfig:
+    """A claim that is written down before the runs: an arm's metric over another's, seed by seed."""
+
+    claim: str
+    """The claim in words."""
+    kind: Literal["equivalence", "superiority"]
+    """equivalence: the ratio of the metrics is within 1 +- margin; superiority: it is below 1 - margin."""
+    metric: str
+    """Name in the metrics of the pipeline; lower is better."""
+    arm: str
+    """The arm that the claim is about."""
+    against: str
+    """The arm that it is compared with."""
+    margin: Annotated[float, Bounds(gt=0, lt=1)]
+    """How large a relative difference matters."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,13 +57,15 @@ class StudyConfig:
     """Dotted keys and values for every arm, e.g. the study's scale."""
     arms: dict[str, ArmConfig]
     """Arm name to what it changes."""
+    hypotheses: dict[str, HypothesisConfig]
+    """Registered claims by name; empty for none."""
 
 
 def read_study(path: Path) -> StudyConfig:
     """Read a study file.
 
     Raises:
-        ConfigError: a key or value is wrong, the baseline is no arm, or the study package does not exist.
+        ConfigError: a key or value is wrong, the baseline or a hypothesis names no arm, or there is no such study.
     """
     study = load(StudyConfig, path)
     if study.baseline not in study.arms:
@@ -54,6 +74,11 @@ def read_study(path: Path) -> StudyConfig:
         raise ConfigError(f"{path}: study: got {study.study}; allowed: one of {', '.join(study_names())}")
     if len(set(study.seeds)) < len(study.seeds):
         raise ConfigError(f"{path}: seeds: got {list(study.seeds)}; allowed: different numbers; drop repeats")
+    for name, hypothesis in study.hypotheses.items():
+        for key in ("arm", "against"):
+            if getattr(hypothesis, key) not in study.arms:
+                given = getattr(hypothesis, key)
+                raise ConfigError(f"{path}: hypotheses.{name}.{key}: got {given}; allowed: {', '.join(study.arms)}")
     for place, keys in {
         "base": study.base,
         **{f"arms.{name}.set": arm.set for name, arm in study.arms.items()},

@@ -68,3 +68,14 @@ def test_it_can_predict_the_change_or_the_field(network):
     whole.load_state_dict(network.state_dict())
     u = torch.randn(3, 32)
     assert torch.allclose(whole(u, DT, NU) - OPTIONS.mean, network(u, DT, NU) - u, atol=1e-5)
+
+
+def test_it_can_keep_the_mean_of_the_field():
+    torch.manual_seed(0)
+    u = torch.randn(3, 32)
+    for keeps in (True, False):
+        network = FNOBaseline(
+            FNOOptions(cells=32, modes=4, width=8, layers=1, mean=0.5, std=2.0, residual=False, conserve_mass=keeps)
+        )
+        drift = (network(u, torch.full((3,), 0.05)) - u).mean(-1).abs()
+        assert bool((drift < 1e-6).all()) is keeps

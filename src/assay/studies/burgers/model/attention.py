@@ -56,7 +56,7 @@ def require_backend(backend: Backend, device: torch.device, dtype: torch.dtype, 
         xformers = _xformers()
     except ImportError as error:
         raise ConfigError(
-            f"backend: got xformers, which cannot be imported ({error}); {remedy}, or install assay[xformers]"
+            f"model.backend: got xformers, which cannot be imported ({error}); {remedy}, or install assay[xformers]"
         ) from error
     tokens = torch.zeros(1, 8, 1, width, device=device, dtype=dtype, requires_grad=True)
     try:
@@ -65,7 +65,9 @@ def require_backend(backend: Backend, device: torch.device, dtype: torch.dtype, 
     except (NotImplementedError, RuntimeError, ValueError) as error:
         reason = " ".join(str(error).split())[:200]
         place = f"{device.type}, {dtype}, heads of {width} channels"
-        raise ConfigError(f"backend: got xformers, which has no kernel for {place} ({reason}); {remedy}") from error
+        raise ConfigError(
+            f"model.backend: got xformers, which has no kernel for {place} ({reason}); {remedy}"
+        ) from error
 
 
 def kernel_name(backend: Backend, q: Tensor, k: Tensor, v: Tensor) -> str:

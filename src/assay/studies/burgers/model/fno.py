@@ -32,6 +32,8 @@ class FNOOptions:
     """Whether log10 of the viscosity is an input."""
     residual: bool = True
     """Predict the change instead of the next field."""
+    conserve_mass: bool = False
+    """Give the next field the mean of the given one, which the equation keeps."""
 
 
 class FNOBaseline(nn.Module):
@@ -50,6 +52,7 @@ class FNOBaseline(nn.Module):
                 f"modes: got {options.modes}; allowed: 1 to {options.cells // 2}, half of cells; lower it"
             )
         self.viscosity, self.residual = options.viscosity, options.residual
+        self.conserve_mass = options.conserve_mass
         self.mean: Tensor
         self.std: Tensor
         self.register_buffer("mean", torch.tensor(options.mean))
@@ -77,7 +80,10 @@ class FNOBaseline(nn.Module):
                 )
             channels.append(decades(nu)[:, None].expand_as(u))
         out: Tensor = self.network(torch.stack(channels, dim=1)).squeeze(1)
-        return u + self.std * out if self.residual else self.mean + self.std * out
+        following = u + self.std * out if self.residual else self.mean + self.std * out
+        if self.conserve_mass:
+            return following - (following - u).mean(-1, keepdim=True)
+        return following
 
 
 class _Weight(nn.Module):
