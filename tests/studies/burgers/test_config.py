@@ -108,7 +108,7 @@ def test_contradictions_are_refused_in_words(case, make_params):
 
 def test_the_committed_parameters_are_valid_and_described():
     params = load(Params, STUDY / "params.yaml")
-    assert "32 tokens, standard: 1200 steps, 38400 samples" in describe(params)
+    assert "32 tokens, standard: 2400 steps, 38400 samples" in describe(params)
 
 
 def test_the_stages_of_the_pipeline_read_what_the_study_says():
