@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run results env test torture smoke docs lint format bench lock clean
+.PHONY: help run results tensorboard study-demo env test torture smoke docs lint format bench lock clean
 
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
@@ -11,7 +11,7 @@ export PATH := $(CURDIR)/.venv/bin:$(PATH)
 help:
 	@awk '/^##@ / {printf "\n%s\n", substr($$0, 5); next} \
 	      /^## / {text = substr($$0, 4); next} \
-	      text && /^[a-z-]+:/ {printf "  make %-9s %s\n", substr($$1, 1, index($$1, ":") - 1), text; text = ""}' Makefile
+	      text && /^[a-z-]+:/ {printf "  make %-11s %s\n", substr($$1, 1, index($$1, ":") - 1), text; text = ""}' Makefile
 	@printf '\nTORCH=cpu or TORCH=cuda chooses the torch to install; PYTHON=python3.12 the interpreter.\n'
 
 ## install, run the default study at laptop scale, show what it found
@@ -22,6 +22,14 @@ run: env
 ## show what the stages found
 results: env
 	assay results
+
+## show the training curves of all runs of all studies; STUDY=NAME for one, and what runs now beside them
+tensorboard: env
+	tensorboard --logdir_spec=complete:runs/$(STUDY),running:.assay/clones
+
+## run a small real study end to end: plan, submit, kill a run, submit again, report; about 10 minutes
+study-demo: env
+	scripts/study-demo.sh
 
 ## install the locked environment into .venv
 env: .venv/.installed

@@ -13,7 +13,20 @@ import assay
 from assay.__main__ import main
 
 PARAMS = Path(__file__).parents[1] / "params.yaml"
-VERBS = ["exec", "stage", "check", "plan", "schema", "results", "status", "verify"]
+VERBS = [
+    "exec",
+    "stage",
+    "check",
+    "plan",
+    "schema",
+    "results",
+    "submit",
+    "status",
+    "logs",
+    "cancel",
+    "verify",
+    "report",
+]
 
 
 def test_version(capsys):

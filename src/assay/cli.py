@@ -1,7 +1,6 @@
 """The verbs: parse and call. Open it to add one; nothing here imports torch before a stage runs."""
 
 import argparse
-import dataclasses
 import json
 import sys
 from collections.abc import Callable
@@ -10,6 +9,8 @@ from typing import Any, NoReturn
 
 import assay
 from assay.errors import ConfigError
+from assay.matrix import verbs as matrix_verbs
+from assay.reports.verb import add_report
 from assay.stages import stage, verify
 from assay.studies import study_config, study_names
 
@@ -112,12 +113,14 @@ def _add_check(verb: argparse.ArgumentParser) -> None:
 def _add_plan(verb: argparse.ArgumentParser) -> None:
     """Resolve and validate every arm x seed of a study file, and show what differs from the baseline.
 
-    Nothing is run. Arms that would run exactly the same are named.
+    Nothing is run. Everything that is wrong is listed at once. Arms that would run exactly the same are named.
 
-    example:
+    examples:
       assay plan study.yaml
+      assay plan study.yaml --only '1*' --json
     """
     verb.add_argument("file", metavar="STUDY.yaml", type=Path, help="a study file")
+    verb.add_argument("--only", metavar="GLOB", help="arms whose names match, e.g. 'unet_*'")
     verb.add_argument("--json", action="store_true", help="print JSON instead of a table")
     verb.set_defaults(call=plan)
 
@@ -167,20 +170,6 @@ def _add_exec(verb: argparse.ArgumentParser) -> None:
     verb.set_defaults(call=execute)
 
 
-def _add_status(verb: argparse.ArgumentParser) -> None:
-    """Show how every run below a folder stands: state, cause with evidence, progress, and what to do next.
-
-    It reads the runs' records only: nothing is asked of a scheduler, nothing is changed.
-
-    examples:
-      assay status runs/
-      assay status runs/asl --json
-    """
-    verb.add_argument("folder", metavar="DIR", type=Path, help="a folder with runs, or one run")
-    verb.add_argument("--json", action="store_true", help="print JSON instead of a table")
-    verb.set_defaults(call=status)
-
-
 def _add_verify(verb: argparse.ArgumentParser) -> None:
     """Train a few steps twice, and once more with an interruption, and compare everything bit for bit.
 
@@ -209,7 +198,8 @@ VERBS = {
     "schema": _add_schema,
     "results": _add_results,
     "verify": _add_verify,
-    "status": _add_status,
+    "report": add_report,
+    **matrix_verbs.VERBS,
 }
 
 
@@ -257,12 +247,13 @@ def check(parsed: argparse.Namespace, rest: list[str]) -> int:
 def plan(parsed: argparse.Namespace, rest: list[str]) -> int:
     """Show the arms of a study file."""
     from assay.matrix import plan as planning
+    from assay.matrix.arms import resolve
 
-    planned = planning.plan(parsed.file)
+    resolved = resolve(parsed.file, parsed.only)
     if parsed.json:
-        print(json.dumps([dataclasses.asdict(arm) for arm in planned], indent=2))
+        print(json.dumps(planning.as_json(parsed.file, resolved), indent=2))
     else:
-        planning.show(planned)
+        planning.show(parsed.file, resolved)
     return 0
 
 
@@ -281,18 +272,6 @@ def results(parsed: argparse.Namespace, rest: list[str]) -> int:
     found = collect(parsed.folder)
     if parsed.json:
         print(json.dumps(found, indent=2))
-    else:
-        show(found)
-    return 0
-
-
-def status(parsed: argparse.Namespace, rest: list[str]) -> int:
-    """Say how the runs below a folder stand."""
-    from assay.runs.status import as_json, collect, show
-
-    found = collect(parsed.folder)
-    if parsed.json:
-        print(json.dumps(as_json(found), indent=2))
     else:
         show(found)
     return 0

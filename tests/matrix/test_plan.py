@@ -1,97 +1,107 @@
-"""A study file: every arm resolved and validated at once, differences and duplicates shown."""
+"""`assay plan`: what a study would run, as a table and as JSON."""
 
+import dataclasses
 import json
+import shutil
 from pathlib import Path
 
 import pytest
 
 from assay.__main__ import main
-from assay.errors import ConfigError
-from assay.matrix.plan import plan
+from assay.runs.record import Attempt, Holder, Run
+from assay.runs.store import RunFolder
 
 ROOT = Path(__file__).parents[2]
-
-
-@pytest.fixture
-def study(tmp_path) -> Path:
-    (tmp_path / "params.yaml").write_text((ROOT / "params.yaml").read_text())
-    path = tmp_path / "study.yaml"
-    path.write_text(
-        """\
+TEXT = """\
 name: small
 question: Does it matter?
 study: asl
-params: params.yaml
+pipeline: dvc.yaml
 baseline: base
 seeds: [0, 1]
 base: {train.steps: 50}
-hypotheses: {}
 arms:
-  base: {reason: the reference, set: {}}
+  base: {reason: the reference}
   wide: {reason: more channels, set: {model.hidden_sizes: [32, 64]}}
-  same: {reason: nothing new, set: {train.log_every: 7}}
+  same: {reason: nothing new, extends: wide, set: {train.log_every: 7}}
 """
-    )
+
+
+@pytest.fixture
+def file(tmp_path) -> Path:
+    for name in ("params.yaml", "dvc.yaml"):
+        shutil.copy(ROOT / name, tmp_path / name)
+    path = tmp_path / "study.yaml"
+    path.write_text(TEXT)
     return path
 
 
-def edit(path: Path, old: str, new: str) -> None:
-    text = path.read_text()
-    assert old in text
-    path.write_text(text.replace(old, new))
+def test_the_table_shows_differences_duplicates_and_the_number_of_runs(file, capsys):
+    assert main(["plan", str(file)]) == 0
+    shown = capsys.readouterr().out
+    assert "model.hidden_sizes=[32, 64]" in shown and "same as wide" in shown
+    assert "base runs homogeneous [24, 48, 96] x 1: 50 steps" in " ".join(shown.split())
+    assert "3 arms x 2 seeds = 6 runs, 4 of them distinct" in shown
 
 
-def test_arms_show_their_differences_from_the_baseline(study):
-    arms = {arm.name: arm for arm in plan(study)}
-    assert arms["base"].differences == {}
-    assert arms["wide"].differences == {"model.hidden_sizes": [32, 64]}
-    assert "50 steps" in arms["wide"].runs
-    assert list(arms["wide"].identities) == [0, 1] and len(set(arms["wide"].identities.values())) == 2
+def test_the_same_as_json(file, capsys):
+    assert main(["plan", str(file), "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert (found["runs"], found["distinct_runs"], found["seeds"]) == (6, 4, [0, 1])
+    base, wide, same = found["arms"]
+    assert (base["name"], base["differences"]) == ("base", {})
+    assert wide["overrides"] == {"train.steps": 50, "model.hidden_sizes": [32, 64]}
+    assert wide["differences"] == {"model.hidden_sizes": [32, 64]} and list(wide["identities"]) == ["0", "1"]
+    assert same["same_as"] == "wide" and same["identities"] == wide["identities"]
 
 
-def test_an_arm_that_changes_nothing_that_matters_is_named(study):
-    arms = {arm.name: arm for arm in plan(study)}
-    assert arms["same"].same_as == "base" and arms["wide"].same_as is None
+def test_only_the_arms_that_match(file, capsys):
+    assert main(["plan", str(file), "--only", "w*", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert [arm["name"] for arm in found["arms"]] == ["wide"] and found["runs"] == 2
 
 
-def test_every_wrong_value_of_every_arm_is_listed_at_once(study):
-    edit(study, "more channels, set: {model.hidden_sizes: [32, 64]}", "more channels, set: {model.hiden_sizes: [32]}")
-    edit(study, "nothing new, set: {train.log_every: 7}", "nothing new, set: {train.log_every: 0}")
-    with pytest.raises(ConfigError) as caught:
-        plan(study)
-    lines = str(caught.value).splitlines()
-    assert "arms.wide: model.hiden_sizes: got an unknown key" in lines[0] and "did you mean" in lines[0]
-    assert "arms.same: train.log_every: got 0; allowed: a whole number >= 1" in lines[1]
-
-
-@pytest.mark.parametrize(
-    ("old", "new", "message"),
-    [
-        ("baseline: base", "baseline: bass", r"baseline: got bass; allowed: one of base, wide, same"),
-        ("study: asl", "study: als", r"study: got als; allowed: one of asl"),
-        ("reason: more", "raeson: more", r"arms\.wide\.raeson: got an unknown key.*did you mean arms\.wide\.reason\?"),
-        ("seeds: [0, 1]", "seeds: [0, 0]", r"seeds: got \[0, 0\]; allowed: different numbers"),
-        ("set: {}}", "set: {seed: 7}}", r"arms\.base\.set\.seed: got 7; allowed: no seed; list it under seeds"),
-        ("seeds: [0, 1]", "seeds: []", r"seeds: got \[\]; allowed: a list of 1 or more whole numbers >= 0"),
-        ("  base: {reason: the reference, set: {}}\n", "  base: 3\n", r"arms\.base: got 3; allowed: a section with"),
-    ],
-)
-def test_a_wrong_study_file_is_refused_with_the_key(old, new, message, study):
-    edit(study, old, new)
-    with pytest.raises(ConfigError, match=message):
-        plan(study)
+def test_a_wrong_study_ends_with_code_2_and_a_line_for_each_mistake(file, capsys):
+    file.write_text(TEXT.replace("baseline: base", "baseline: bass").replace("extends: wide", "extends: wode"))
+    assert main(["plan", str(file)]) == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 2 and "did you mean wide?" in lines[0] and "did you mean base?" in lines[1]
 
 
 def test_the_committed_study_is_valid_and_its_duplicate_is_found(capsys):
     assert main(["plan", str(ROOT / "study.yaml"), "--json"]) == 0
-    arms = {arm["name"]: arm for arm in json.loads(capsys.readouterr().out)}
-    assert len(arms) == 21
-    assert arms["09_randomised_again"]["same_as"] == "08_randomised"
+    arms = {arm["name"]: arm for arm in json.loads(capsys.readouterr().out)["arms"]}
+    assert [int(name[:2]) for name in arms] == list(range(21))
     assert arms["17_larger"]["differences"] == {"model.hidden_sizes": [64, 128, 256, 512]}
-    assert [name for name, arm in arms.items() if arm["same_as"]] == ["09_randomised_again"]
+    assert {name: arm["same_as"] for name, arm in arms.items() if arm["same_as"]} == {
+        "09_randomised_again": "08_randomised"
+    }
 
 
-def test_the_plan_as_a_table(study, capsys):
-    assert main(["plan", str(study)]) == 0
-    shown = capsys.readouterr().out
-    assert "same as base" in shown and "3 arms x 2 seeds: 4 distinct runs" in shown
+CLAIM = """\
+metrics: {validate/cbf_mae: {direction: min}}
+hypotheses:
+  wider: {claim: Wider is better., metric: validate/cbf_mae, arm: wide, versus: base, test: superior, margin: 0}
+"""
+
+
+def test_it_says_what_the_seeds_can_show_from_the_runs_there_are(file, capsys):
+    file.write_text(TEXT.replace("arms:\n", f"{CLAIM}arms:\n").replace("[0, 1]", "[0, 1, 2]"))
+    assert main(["plan", str(file)]) == 0
+    assert "wider: 3 seeds: no replicates have been seen yet" in " ".join(capsys.readouterr().out.split())
+    for seed, (wide, base) in enumerate([(1.0, 1.2), (1.1, 1.25), (0.9, 1.15)]):
+        for arm, value in (("wide", wide), ("base", base)):
+            complete(file.parent / "runs/small" / arm / str(seed), {"validate/cbf_mae": value})
+    assert main(["plan", str(file), "--json"]) == 0
+    answered = json.loads(capsys.readouterr().out)["answers"]["wider"]
+    assert answered["can"] is True and 0.0 < answered["detectable"] < 1.0
+
+
+def complete(folder: Path, metrics: dict[str, float]) -> None:
+    """The record of a run that has ended well and left metrics."""
+    run = RunFolder(folder)
+    here = Holder(host="here", pid=1, start_ticks=1, boot_id="0")
+    attempt = run.begin(Attempt(number=0, holder=here, command=["dvc"], started=0.0, heartbeat=1.0))
+    run.write_run(Run(study="small", arm=folder.parent.name, seed=folder.name))
+    run.update(dataclasses.replace(attempt, ended=2.0, code=0))
+    (folder / "metrics.json").write_text(json.dumps(metrics))

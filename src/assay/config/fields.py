@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from types import MappingProxyType
-from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, NamedTuple, Union, get_args, get_origin, get_type_hints
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,6 +90,7 @@ def alternatives(hint: Any) -> tuple[Any, ...]:
     return (hint,)
 
 
+@cache
 def is_incidental(hint: Any) -> bool:
     """Whether a field's type carries the `Incidental` mark, itself or in a member of its union."""
     base, extra = marks(hint)
@@ -144,27 +145,53 @@ def _describe_tuple(members: tuple[Any, ...], bounds: Bounds | None, limit: str)
 
 def violation(hint: Any, value: Any) -> bool:
     """Whether a value of the right type breaks the bounds of its field."""
-    base, extra = marks(hint)
-    bounds = next((mark for mark in extra if isinstance(mark, Bounds)), Bounds())
-    if value is None:
+    if value is None or isinstance(value, (str, bool, dict)):
         return False
-    options = [option for option in alternatives(base) if option is not type(None)]
-    if len(options) == 1 and options[0] is not base:
-        return violation(options[0], value)
+    bounds = _bounds(hint)
     if isinstance(value, tuple):
         too_short = bounds.items is not None and len(value) < bounds.items
-        return too_short or any(not bounds.admits(item) for item in value if isinstance(item, float | int))
-    return isinstance(value, float | int) and not isinstance(value, bool) and not bounds.admits(value)
+        return too_short or any(not bounds.admits(item) for item in value if isinstance(item, (float, int)))
+    return isinstance(value, (float, int)) and not bounds.admits(value)
+
+
+@cache
+def _bounds(hint: Any) -> Bounds:
+    """Those of the type, or of what it may be beside null."""
+    base, extra = marks(hint)
+    options = [option for option in alternatives(base) if option is not type(None)]
+    if len(options) == 1 and options[0] is not base:
+        return _bounds(options[0])
+    return next((mark for mark in extra if isinstance(mark, Bounds)), Bounds())
+
+
+class Field(NamedTuple):
+    """A field of a config dataclass: its type, and the dataclass of its section or of its entries, if it has any."""
+
+    name: str
+    hint: Any
+    section: type | None
+    entry: type | None
+
+
+def layout(config_class: type) -> tuple[Field, ...]:
+    """The fields of a config dataclass in order, worked out once for each class."""
+    return _layout(config_class)
+
+
+@cache
+def _layout(config_class: Any) -> tuple[Field, ...]:
+    hints = fields_of(config_class).items()
+    return tuple(Field(name, hint, section_class(hint), entry_class(hint)) for name, hint in hints)
 
 
 def leaves(config: Any, prefix: str = "") -> Iterator[tuple[str, Any, Any]]:
     """Every (dotted key, type, value) of a config instance, sections opened."""
-    for name, hint in fields_of(type(config)).items():
+    for name, hint, section, entry in layout(type(config)):
         value = getattr(config, name)
-        if section_class(hint):
+        if section:
             yield from leaves(value, f"{prefix}{name}.")
-        elif entry_class(hint):
-            for key, entry in value.items():
-                yield from leaves(entry, f"{prefix}{name}.{key}.")
+        elif entry:
+            for key, each in value.items():
+                yield from leaves(each, f"{prefix}{name}.{key}.")
         else:
             yield f"{prefix}{name}", hint, value

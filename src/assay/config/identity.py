@@ -2,7 +2,8 @@
 
 import hashlib
 import json
-from collections.abc import Sequence
+from bisect import bisect_left
+from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 import assay
 from assay.config.fields import is_incidental, leaves
 
-BYSTANDERS = ("runs", "matrix", "reports", "cli.py", "stages.py", "progress.py")
+BYSTANDERS = ("runs", "matrix", "reports", "schedulers", "cli.py", "stages.py", "progress.py")
 """Code that runs, plans and reports, and computes nothing: a run goes on when it has changed."""
 
 
@@ -20,13 +21,29 @@ def config_digest(config: Any, keys: Sequence[str], **facts: str) -> str:
     Raises:
         KeyError: a key names no section and no leaf.
     """
-    chosen: dict[str, Any] = {}
+    return digest(deciding(config, keys), **facts)
+
+
+def deciding(config: Any, keys: Sequence[str]) -> dict[str, Any]:
+    """Dotted leaf to value, for the leaves that `config_digest` is over.
+
+    Raises:
+        KeyError: a key names no section and no leaf.
+    """
     every_leaf = list(leaves(config))
-    for key in keys:
-        below = {name: (hint, value) for name, hint, value in every_leaf if f"{name}.".startswith(f"{key}.")}
-        if not below:
-            raise KeyError(key)
-        chosen |= {name: value for name, (hint, value) in below.items() if not is_incidental(hint)}
+    names = sorted(f"{name}." for name, _, _ in every_leaf)
+    prefixes = tuple(f"{key}." for key in keys)
+    for prefix in prefixes:
+        place = bisect_left(names, prefix)
+        if place == len(names) or not names[place].startswith(prefix):
+            raise KeyError(prefix.removesuffix("."))
+    return {
+        name: value for name, hint, value in every_leaf if f"{name}.".startswith(prefixes) and not is_incidental(hint)
+    }
+
+
+def digest(chosen: Mapping[str, Any], **facts: str) -> str:
+    """SHA-256 (hex) over leaves by dotted key, and named facts."""
     text = json.dumps({"config": chosen, **facts}, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()
 

@@ -8,12 +8,14 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from assay.config.direct import construct
 from assay.config.fields import (
     Problem,
     alternatives,
     describe,
     entry_class,
     fields_of,
+    layout,
     leaves,
     marks,
     section_class,
@@ -22,7 +24,7 @@ from assay.config.fields import (
 from assay.errors import ConfigError
 
 if TYPE_CHECKING:
-    from jsonargparse import ArgumentParser  # 40 ms to import: not for verbs that read no file
+    from jsonargparse import ArgumentParser  # 40 ms to import: only for values that need it
 
 C = TypeVar("C")
 
@@ -87,19 +89,27 @@ def assign(data: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any
 
 def build(config_class: type[C], data: Mapping[str, Any]) -> C:
     """Turn a nested mapping into a config; raises ConfigError with one line per problem."""
-    from jsonargparse import ArgumentError
-
     _refuse(_shape_problems(config_class, data))
-    parser = _parser(config_class)  # type: ignore[arg-type]  # a class is hashable; the stub says otherwise
-    try:
-        namespace = parser.parse_object(dict(data))
-    except ArgumentError as error:
-        _refuse([_type_problem(config_class, data, str(error))])
-        raise
-    config = config_class(**vars(parser.instantiate(namespace)))
+    config = construct(config_class, data)
+    if config is None:
+        parsed = _parse(config_class, data)
+        config = construct(config_class, data, parsed) or parsed
     _refuse(_bounds_problems(config))
     _refuse(_conflicts(config))
     return config
+
+
+def _parse(config_class: type[C], data: Mapping[str, Any]) -> C:
+    """The config by way of the parser, which converts and refuses by type."""
+    from jsonargparse import ArgumentError
+
+    parser = _parser(config_class)  # type: ignore[arg-type]  # a class is hashable; the stub says otherwise
+    try:
+        namespace = parser.parse_object(_copy(data))  # it writes into what it is given
+    except ArgumentError as error:
+        _refuse([_type_problem(config_class, data, str(error))])
+        raise
+    return config_class(**vars(parser.instantiate(namespace)))
 
 
 def resolved(config: Any) -> dict[str, Any]:
@@ -139,8 +149,7 @@ def _shape_problems(config_class: type, data: Any, prefix: str = "") -> Iterator
     for key in data:
         if key not in known:
             yield Problem(f"{prefix}{key}", "an unknown key", *_nearest(str(key), prefix, list(known)))
-    for name, hint in known.items():
-        section = section_class(hint)
+    for name, hint, section, entry in layout(config_class):
         if name not in data:
             allowed = "a section" if section else describe(hint)
             yield Problem(f"{prefix}{name}", "no such key", allowed, f"add {prefix}{name}")
@@ -148,8 +157,8 @@ def _shape_problems(config_class: type, data: Any, prefix: str = "") -> Iterator
             yield Problem(f"{prefix}{name}", "null", describe(hint))
         elif section:
             yield from _shape_problems(section, data[name], f"{prefix}{name}.")
-        elif entry_class(hint):
-            yield from _entry_problems(entry_class(hint) or dict, data[name], f"{prefix}{name}")
+        elif entry:
+            yield from _entry_problems(entry, data[name], f"{prefix}{name}")
 
 
 def _entry_problems(config_class: type, data: Any, key: str) -> Iterator[Problem]:
@@ -176,7 +185,19 @@ def _type_problem(config_class: type, data: Mapping[str, Any], message: str) -> 
     value: Any = data
     for part in key.split("."):
         hint, value = entry_class(hint) or fields_of(section_class(hint) or hint)[part], value[part]
+    entry = entry_class(hint)
+    if entry:
+        _refuse_entries(entry, value, key)
     return Problem(key, _show(value), describe(hint))
+
+
+def _refuse_entries(config_class: type, entries: Mapping[str, Any], key: str) -> None:
+    """Raise the refusal of the first wrong entry, which the parser does not name."""
+    for name, entry in entries.items():
+        try:
+            _parse(config_class, entry)
+        except ConfigError as error:
+            raise ConfigError(f"{key}.{name}.{error}") from None
 
 
 def _bounds_problems(config: Any) -> Iterator[Problem]:
@@ -187,8 +208,8 @@ def _bounds_problems(config: Any) -> Iterator[Problem]:
 
 def _conflicts(config: Any, prefix: str = "") -> Iterator[Problem]:
     """Contradictions that the config classes report about themselves, keys made absolute."""
-    for name, hint in fields_of(type(config)).items():
-        if section_class(hint):
+    for name, _, section, _ in layout(type(config)):
+        if section:
             yield from _conflicts(getattr(config, name), f"{prefix}{name}.")
     find = getattr(config, "conflicts", None)
     if find:

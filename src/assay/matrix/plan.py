@@ -1,8 +1,7 @@
-"""What a study would run: every arm resolved, validated and compared with the baseline; open it for `assay plan`."""
+"""What a study would run, as text and as JSON; open it for `assay plan`."""
 
 import dataclasses
 import json
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -10,85 +9,71 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from assay.config import config_digest, resolved
-from assay.config.load import assign, build, read
-from assay.errors import ConfigError
-from assay.matrix.study import StudyConfig, read_study
-from assay.studies import study_config
+from assay.matrix.arms import Resolved, ResolvedArm
+from assay.matrix.cells import read_cells
+from assay.matrix.comparison import spread_so_far
+from assay.matrix.power import Answer, answer
 
 
-@dataclass(frozen=True)
-class PlannedArm:
-    """An arm, valid: its differences from the baseline, its identity per seed, and what it would run."""
-
-    name: str
-    reason: str
-    differences: dict[str, Any]
-    """Dotted leaf to its value in this arm, null if it has none, for leaves that differ from the baseline's."""
-    identities: dict[int, str]
-    """Seed to the digest of every parameter that can change a result; code and data add to it when it runs."""
-    runs: str
-    same_as: str | None
-    """An earlier arm that would run exactly the same."""
-
-
-def plan(path: Path) -> list[PlannedArm]:
-    """Resolve and validate every arm x seed of a study file.
-
-    Raises:
-        ConfigError: one line for every wrong value of every arm.
-    """
-    study = read_study(path)
-    data = read(path.parent / study.params)
-    config = study_config(study.study)
-    resolved_arms = _resolve(path, study, data, config.Params)
-    keys = sorted({key for stage in config.STAGES.values() for key in stage} - {"predict"})
-    baseline = _flat(resolved(resolved_arms[study.baseline][study.seeds[0]]))
-    planned: list[PlannedArm] = []
-    for name, seeds in resolved_arms.items():
-        first = _flat(resolved(seeds[study.seeds[0]]))
-        identities = {seed: config_digest(params, keys) for seed, params in seeds.items()}
-        keys_of_both = [*first, *(key for key in baseline if key not in first)]
-        differences = {key: first.get(key) for key in keys_of_both if first.get(key) != baseline.get(key)}
-        twin = next((arm.name for arm in planned if arm.identities == identities), None)
-        runs = config.describe(seeds[study.seeds[0]])
-        planned.append(PlannedArm(name, study.arms[name].reason, differences, identities, runs, twin))
-    return planned
-
-
-def _resolve(path: Path, study: StudyConfig, data: dict[str, Any], params: type) -> dict[str, dict[int, Any]]:
-    problems: list[str] = []
-    found: dict[str, dict[int, Any]] = {}
-    for name, arm in study.arms.items():
-        changes = {**study.base, **arm.set, "seed": study.seeds[0]}
-        try:
-            first: Any = build(params, assign(data, changes))
-        except ConfigError as error:
-            problems += [f"{path}: arms.{name}: {line}" for line in str(error).splitlines()]
-            continue
-        found[name] = {seed: dataclasses.replace(first, seed=seed) for seed in study.seeds}
-    if problems:
-        raise ConfigError("\n".join(problems))
+def answers(path: Path, resolved: Resolved) -> dict[str, Answer]:
+    """What the study's seeds can say about each hypothesis, by the spread of the runs that there are."""
+    study = resolved.config
+    found = {}
+    for name, hypothesis in study.hypotheses.items():
+        arms = [arm for arm in (hypothesis.arm, hypothesis.versus) if isinstance(arm, str)]
+        cells = read_cells(path.absolute().parent / "runs" / study.name, arms, study.seeds)
+        share = len(study.hypotheses) if study.correction == "holm" else 1
+        found[name] = answer(hypothesis, len(study.seeds), spread=spread_so_far(hypothesis, cells), hypotheses=share)
     return found
 
 
-def _flat(data: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in data.items():
-        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
-    return flat
+def as_json(path: Path, resolved: Resolved) -> dict[str, Any]:
+    """The plan as plain types: the study, its arms, how many runs they make, and what those can answer."""
+    study = resolved.config
+    return {
+        "name": study.name,
+        "question": study.question,
+        "baseline": study.baseline,
+        "seeds": list(study.seeds),
+        "runs": len(resolved.arms) * len(study.seeds),
+        "distinct_runs": len(resolved.identities),
+        "arms": [_arm_as_json(arm) for arm in resolved.arms.values()],
+        "answers": {name: dataclasses.asdict(found) for name, found in answers(path, resolved).items()},
+    }
 
 
-def show(planned: list[PlannedArm]) -> None:
-    """Print one row per arm: what differs from the baseline, and whether another arm is the same."""
+def _arm_as_json(arm: ResolvedArm) -> dict[str, Any]:
+    keys = ("name", "reason", "overrides", "differences", "identities", "runs", "same_as")
+    return {key: getattr(arm, key) for key in keys}
+
+
+def show(path: Path, resolved: Resolved) -> None:
+    """Print one row per arm: what differs from the baseline; then what the seeds can say about each hypothesis."""
+    console = Console()
+    console.print(_table(resolved))
+    first = next(iter(resolved.arms.values()))
+    console.print(f"{first.name} runs {first.runs}", markup=False)
+    console.print(_count(resolved), markup=False)
+    for name, found in answers(path, resolved).items():
+        console.print(f"{name}: {found.text}", markup=False)
+
+
+def _table(resolved: Resolved) -> Table:
     table = Table(show_lines=False)
     for column in ("arm", "differs from the baseline in", "note"):
         table.add_column(column, overflow="fold")
-    for arm in planned:
+    for name, arm in resolved.arms.items():
         changes = "\n".join(f"{key}={json.dumps(value)}" for key, value in arm.differences.items())
-        table.add_row(escape(str(arm.name)), escape(changes) or "-", f"same as {arm.same_as}" if arm.same_as else "")
-    console = Console()
-    console.print(table)
-    runs = len({identity for arm in planned for identity in arm.identities.values()})
-    console.print(f"the first arm runs {planned[0].runs}")
-    console.print(f"{len(planned)} arms x {len(planned[0].identities)} seeds: {runs} distinct runs")
+        table.add_row(escape(name), escape(changes) or "-", escape(_note(resolved, arm)))
+    return table
+
+
+def _note(resolved: Resolved, arm: ResolvedArm) -> str:
+    if arm.same_as is not None:
+        return f"same as {arm.same_as}"
+    return "baseline" if arm.name == resolved.config.baseline else ""
+
+
+def _count(resolved: Resolved) -> str:
+    arms, seeds, runs = len(resolved.arms), len(resolved.config.seeds), len(resolved.identities)
+    return f"{arms} arms x {seeds} seeds = {arms * seeds} runs, {runs} of them distinct"

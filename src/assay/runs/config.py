@@ -56,6 +56,8 @@ class MachineConfig:
     """For reports."""
     wall_limit: Seconds | None = None
     """How long a job may take, in s; null: no limit, or the scheduler's own words are used."""
+    jobs: Annotated[int, Bounds(ge=1)] = 1
+    """How many runs at a time `assay submit` has going here."""
     grace: Annotated[float, Bounds(ge=0)] = 30.0
     """How long a command may take to end once asked to, in s, before it is killed."""
     watch: WatchConfig = field(default_factory=WatchConfig)

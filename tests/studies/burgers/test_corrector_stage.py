@@ -158,6 +158,14 @@ def test_an_operator_of_other_steps_is_refused(prepared):
         corrector.run(other)
 
 
+def test_an_operator_of_other_data_is_refused(prepared):
+    """More test rows take them from the training rows: the operator would be judged on what it has learnt."""
+    params = prepared("data.test=6")
+    simulate.run(params)
+    with pytest.raises(CheckpointError, match=r"operator/model.safetensors: trained with data \w{12}, not \w{12},"):
+        corrector.run(params)
+
+
 def test_the_loss_is_the_one_of_the_chosen_noise_times(make_task):
     task = make_task("corrector.noise_times=uniform")
     errors, model = next(task.batches(0)), task.build()

@@ -128,6 +128,10 @@ def test_published_files_are_thinned_to_the_frames_and_cells_wanted(tmp_path):
         ({"viscosities": (0.2,)}, r"viscosity 0.2: no published file, got \[0.1\]"),
         ({"interval": 0.025}, r"got 4 frames every 0.025, allowed are multiples of 0.01 up to 0.08"),
         ({"frames": 6}, r"got 6 frames every 0.02, allowed are multiples of 0.01 up to 0.08"),
+        (
+            {"cells_internal": 128},
+            r"got 64 cells, not cells_internal 128; allowed: that of the file; set data.cells_int",
+        ),
         ({"training": 50}, r"got 12 samples, 55 are split; ask for fewer"),
     ):
         with pytest.raises(DataError, match=words):

@@ -1,5 +1,6 @@
 """The stage distillation: the student starts as its teacher, is held to its ends, and cannot shrink unseen."""
 
+import dataclasses
 import json
 import shutil
 from pathlib import Path
@@ -110,6 +111,25 @@ def test_the_stage_leaves_a_student_closer_to_the_ends_than_its_teachers_one_cal
 def test_the_shape_of_the_student_is_the_teachers_whatever_the_parameters_say(prepared):
     distillation.run(prepared("corrector.depth=2"))
     assert load("distillation").params.corrector == load("corrector").params.corrector
+
+
+def test_the_ends_of_the_teacher_are_the_same_under_autocast(task, prepared):
+    """A run that was interrupted after its last validation makes them outside of it."""
+    params = prepared()
+    other = DistillationTask(params, networks.open_data(params), load("operator"), load("corrector"), CPU)
+    with torch.autocast("cpu", torch.bfloat16):
+        other.compare(other.build())
+    student = task.build()
+    assert other.compare(student) == task.compare(student)
+
+
+def test_a_teacher_of_another_operator_is_refused(prepared):
+    params = prepared()
+    operator.run(dataclasses.replace(params, seed=1))
+    with pytest.raises(
+        CheckpointError, match=r"results/corrector/model.safetensors: trained with operator \w{12}, not"
+    ):
+        distillation.run(params)
 
 
 def test_another_teacher_makes_another_run(prepared, capsys):

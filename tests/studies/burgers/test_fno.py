@@ -42,6 +42,17 @@ def test_it_steps_fields_and_is_equivariant_to_shifts(network):
         network(u, DT)
 
 
+def test_autocast_does_not_reach_its_fourier_transforms(network, monkeypatch):
+    """A GPU has none in bfloat16; a CPU hides it, so the test looks at what they are given."""
+    given, transform = [], torch.fft.rfftn
+    monkeypatch.setattr(torch.fft, "rfftn", lambda u, **options: given.append(u.dtype) or transform(u, **options))
+    u = torch.randn(3, 32)
+    exact = network(u, DT, NU)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(network(u, DT, NU), exact)
+    assert given and set(given) == {torch.float32}
+
+
 def test_its_layers_mix_as_many_wave_numbers_as_asked(network):
     assert [layer.weight.parts.shape for layer in network.network.fno_blocks.convs] == [(8, 8, 6, 2)] * 2
 

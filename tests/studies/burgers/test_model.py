@@ -309,6 +309,22 @@ def forecaster(fields: AutoencoderOptions, operator: OperatorOptions, **options:
     return made(lambda _: Forecaster(Autoencoder(fields), LatentOperator(operator), **options), None, moved=True)
 
 
+@pytest.mark.parametrize("rollout", ["field", "latent"])
+def test_short_formats_round_the_change_and_not_the_field(rollout):
+    network = forecaster(FIELDS, STACK, rollout=rollout, conserve_mass=False).eval()
+    u, dt = torch.randn(3, 32), torch.full((3,), 0.02)
+    with torch.autocast("cpu", torch.bfloat16):
+        short = network(u, dt, None, 3).fields
+    exact = network(u, dt, None, 3).fields
+    assert short.dtype == torch.float32 and torch.equal(short[:, 0], exact[:, 0])
+    assert not torch.equal(short[:, 1:], exact[:, 1:])  # the operator does compute in the short format
+    with torch.no_grad():
+        network.operator.gain.zero_(), network.operator.bias.zero_()
+    with torch.autocast("cpu", torch.bfloat16):
+        short = network(u, dt, None, 3).fields
+    assert torch.equal(short, network(u, dt, None, 3).fields)  # no change: nothing is rounded, however many steps
+
+
 def test_every_tensor_of_a_forecaster_gets_a_gradient_from_its_error_in_fields():
     network = forecaster(FIELDS, UNET)
     u, dt = torch.randn(2, 32), torch.full((2,), 0.02)

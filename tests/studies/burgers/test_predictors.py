@@ -32,7 +32,7 @@ def load(make_params):
     def make(stage: networks.Stage, *overrides: str) -> Loaded:
         params = make_params(*overrides)
         torch.manual_seed(0)
-        return Loaded(stage, shaken(networks.build(stage, params, FACTS)), params, FACTS, "digest")
+        return Loaded(stage, shaken(networks.build(stage, params, FACTS)), params, FACTS, "digest", {})
 
     return make
 

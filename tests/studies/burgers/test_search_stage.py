@@ -1,6 +1,7 @@
 """The stage search: rivals get the same candidates, the oracle bounds them, and what is written says what it cost."""
 
 import csv
+import dataclasses
 import json
 import os
 import shutil
@@ -15,9 +16,20 @@ from assay.config import load as load_params
 from assay.engine.progress import phase
 from assay.engine.random import generator
 from assay.errors import CheckpointError, Unfinished
-from assay.studies.burgers import autoencoder, candidates, corrector, distillation, networks, operator, search, simulate
+from assay.studies.burgers import (
+    autoencoder,
+    candidates,
+    corrector,
+    distillation,
+    fno,
+    networks,
+    operator,
+    search,
+    simulate,
+)
 from assay.studies.burgers.candidates import PICKS, Proposer, load_candidates, random_rollouts
 from assay.studies.burgers.config import Params
+from assay.studies.burgers.estimators import load_networks
 from assay.studies.burgers.evaluation import Case, open_case, resamples
 from assay.studies.burgers.search import METHODS, frame_errors, headlines, violation
 from assay.studies.burgers.selection import Watched, agreement, rank_correlation
@@ -54,9 +66,10 @@ def propose(prepared):
 
     def make(*overrides: str) -> Proposer:
         params = prepared(*overrides)
-        case = open_case(networks.open_data(params), params.data, 0.01, CPU)
+        trajectories = networks.open_data(params)
+        case = open_case(trajectories, params.data, 0.01, CPU)
         with phase("search", 1000) as progress:
-            return Proposer(load_candidates(params, CPU), case, progress)
+            return Proposer(load_candidates(params, trajectories.digest, CPU), case, progress)
 
     return make
 
@@ -230,3 +243,25 @@ def test_a_missing_source_is_refused(prepared, source, stage):
     networks.model_path(stage).unlink()
     with pytest.raises(CheckpointError, match=rf"results/{stage}/model.safetensors: no such file"):
         search.run(params)
+
+
+@pytest.mark.parametrize(("source", "stage"), [("corrector", "corrector"), ("distilled", "distillation")])
+def test_a_source_of_another_operator_is_refused(prepared, source, stage):
+    params = prepared(f"search.source={source}")
+    operator.run(dataclasses.replace(params, seed=1))
+    with pytest.raises(CheckpointError, match=rf"{stage}/model.safetensors: trained with operator \w{{12}}, not"):
+        search.run(params)
+
+
+def test_networks_are_judged_together_only_if_they_were_made_together(prepared):
+    params = prepared()
+    fno.run(params)
+    data = networks.open_data(params).digest
+    assert load_networks(params, data, CPU).corrector.upstream["data"] == data
+    with pytest.raises(CheckpointError, match=r"autoencoder/model.safetensors: trained with data \w{12}, not another"):
+        load_networks(params, "another", CPU)
+    operator.run(dataclasses.replace(params, seed=1))
+    with pytest.raises(
+        CheckpointError, match=r"corrector/model.safetensors: trained with operator \w{12}, not \w{12},"
+    ):
+        load_networks(params, data, CPU)

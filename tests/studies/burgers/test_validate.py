@@ -40,7 +40,7 @@ def table(path: Path) -> list[dict[str, str]]:
 def fresh(params, stage) -> Loaded:
     torch.manual_seed(0)
     module = networks.build(stage, params, FACTS).eval()
-    return Loaded(stage=stage, module=module, params=params, facts=FACTS, digest=stage)
+    return Loaded(stage=stage, module=module, params=params, facts=FACTS, digest=stage, upstream={})
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +54,7 @@ def run_with(tmp_path_factory):
         params = load(Params, PARAMS, [*TINY, data, *overrides])
         made = Networks(**{stage: fresh(params, stage) for stage in Networks._fields})
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(validate, "load_networks", lambda device: made)
+            patch.setattr(validate, "load_networks", lambda *_: made)
             if perfect is not None:
                 patch.setattr(estimators.predictors, perfect, lambda *_: true_solution(params))
             validate.run(params, folder / out)

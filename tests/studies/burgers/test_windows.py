@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from assay.studies.burgers import simulate
+from assay.studies.burgers.config import describe
 from assay.studies.burgers.networks import open_data
 from assay.studies.burgers.sections import AugmentationConfig
 from assay.studies.burgers.windows import Windows
@@ -29,6 +30,13 @@ def test_a_window_is_a_run_of_frames_a_step_apart_with_its_own_viscosity(data):
     window = windows.window(torch.tensor([number]))
     assert torch.equal(window.fields[0], trajectories.split("training", 0.1)[2, [4, 6, 8]])
     assert float(window.nu) == pytest.approx(0.1) and float(window.dt) == pytest.approx(2 * config.interval)
+
+
+def test_an_epoch_is_described_as_long_as_it_is(data, make_params):
+    """Windows begin at every stored frame, not only at multiples of the stride."""
+    params = make_params("train.steps=10", "train.batch_size=6")
+    windows = Windows(data[1], params.data, "training", params.loss.window, CPU)
+    assert describe(params).endswith(f"60 samples, {60 / windows.numbers:.3g} epochs, seed 0")
 
 
 def test_every_window_comes_once_an_epoch_in_an_order_of_the_seed(data):

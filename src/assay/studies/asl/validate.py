@@ -20,6 +20,7 @@ from assay.studies.asl.bootstrap import resamples
 from assay.studies.asl.config import Params
 from assay.studies.asl.estimators import (
     CONSTANT,
+    LEAST_SQUARES,
     NETWORK,
     NULL,
     Estimator,
@@ -102,13 +103,18 @@ def write(params: Params, scores: Scores, out: Path) -> None:
 
 
 def headlines(scores: Scores, place: tuple[str, float, str]) -> dict[str, float]:
-    """The network's few numbers; MAE in ml/100 g/min and ms, ratios to least squares, win rates as shares."""
+    """The network's few numbers and the MAE of its controls, in ml/100 g/min and ms; ratios, win shares."""
     found = {
         f"{quantity}_{name}": scores.value(place, NETWORK, quantity, metric)
         for metric, name in HEADLINES.items()
         for quantity in QUANTITIES
     }
-    return found | {f"{q}_win_rate": scores.value(place, NETWORK, q, "win_rate") for q in QUANTITIES}
+    controls = {
+        f"{quantity}_mae_{name}": scores.value(place, name, quantity, "mae")
+        for name in (LEAST_SQUARES, NULL, CONSTANT)
+        for quantity in QUANTITIES
+    }
+    return found | controls | {f"{q}_win_rate": scores.value(place, NETWORK, q, "win_rate") for q in QUANTITIES}
 
 
 def summary(scores: Scores, place: tuple[str, float, str]) -> tuple[list[str], list[list[str]]]:

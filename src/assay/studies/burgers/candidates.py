@@ -9,9 +9,8 @@ from assay.engine.progress import Phase
 from assay.engine.random import generator
 from assay.studies.burgers import predictors
 from assay.studies.burgers.config import Params
-from assay.studies.burgers.corrector import load_shared
 from assay.studies.burgers.evaluation import Case
-from assay.studies.burgers.networks import Loaded
+from assay.studies.burgers.networks import Loaded, load_shared
 from assay.studies.burgers.predictors import Draw
 from assay.studies.burgers.ttc import SearchOptions, plan
 
@@ -39,19 +38,20 @@ class Candidates(NamedTuple):
     """Whether the first candidate is the operator's own prediction."""
 
 
-def load_candidates(params: Params, device: torch.device) -> Candidates:
-    """The operator and the corrector, or its distilled student.
+def load_candidates(params: Params, data: str, device: torch.device) -> Candidates:
+    """The operator and the corrector, or its distilled student; `data` is the digest of the data set.
 
     Raises:
-        CheckpointError: one is missing, damaged, or was trained for other fields.
+        CheckpointError: one is missing, damaged, or was trained for other fields, other data or another operator.
     """
     config, size = params.corrector, params.evaluation.batch_size * params.search.candidates
-    base = load_shared("operator", params, device)
+    base = load_shared("operator", params, {"data": data}, device)
+    here = {"data": data, "operator": base.digest}
     if params.search.source == "distilled":
-        student = load_shared("distillation", params, device)
+        student = load_shared("distillation", params, here, device)
         draw = predictors.single_call(student.module, student.facts, size)
         return Candidates(base, draw, 1, size, params.search.keep_operator)
-    corrector = load_shared("corrector", params, device)
+    corrector = load_shared("corrector", params, here, device)
     draw = predictors.flow(corrector.module, corrector.facts, config, size)
     calls = config.sampler_steps * (2 if config.sampler == "heun" else 1)
     return Candidates(base, draw, calls, size, params.search.keep_operator)

@@ -119,7 +119,8 @@ class Params:
 def describe(params: Params) -> str:
     """What a parameter file would run, in one line."""
     model, data, train = params.model, params.data, params.train
-    samples = len(data.viscosities) * data.training * (data.steps + 2 - params.loss.window)
+    starts = data.frames - (params.loss.window - 1) * data.stride
+    samples = len(data.viscosities) * data.training * starts
     steps = train.total_steps(samples)
     network = f"{model.architecture} {list(model.depth)} x {model.hidden_dim}, {model.tokens} tokens, {model.attention}"
     seen = steps * train.samples_per_step

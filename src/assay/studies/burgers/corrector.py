@@ -21,7 +21,7 @@ from assay.studies.burgers import networks, predictors
 from assay.studies.burgers.config import Params
 from assay.studies.burgers.diffusion import Errors, NoiseTimes, Velocity, flow_loss
 from assay.studies.burgers.metrics import nrmse_frame
-from assay.studies.burgers.networks import Loaded
+from assay.studies.burgers.networks import Loaded, load_shared
 from assay.studies.burgers.predictors import Draw
 from assay.studies.burgers.training import Upstream, train_stage
 from assay.studies.burgers.trajectories import Trajectories
@@ -31,7 +31,6 @@ SCALE_PAIRS = 1024  # training pairs whose errors fix the scale, evenly spread
 VALIDATION_PAIRS = 256  # evenly spread over the split
 VALIDATION_DRAWS = 8  # times and noises at which each of them is judged; members of a mean prediction
 CHUNK = 256  # pairs through a network at once: bounds memory
-SHARED = ("data.cells", "data.viscosities", "data.stride", "data.interval")
 
 
 def run(params: Params) -> None:
@@ -39,14 +38,14 @@ def run(params: Params) -> None:
 
     Raises:
         Unfinished: stopped on request, with a checkpoint.
-        CheckpointError: there is no operator, or it was trained for other fields.
+        CheckpointError: there is no operator, or it was trained for other fields or data.
         DataError: the data set is missing, damaged, or was simulated with other parameters.
     """
     config = params.corrector
     device = pick_device(config.train.device)
     with progress.phase("load", 1, unit="data sets"):
         trajectories = networks.open_data(params)
-        operator = load_shared("operator", params, device)
+        operator = load_shared("operator", params, {"data": trajectories.digest}, device)
         task = CorrectorTask(params, trajectories, operator, device)
     upstream = Upstream(data=trajectories.digest, networks={"operator": operator.digest})
     train_stage("corrector", task, config.train, params, task.facts, upstream, device)
@@ -57,18 +56,6 @@ def run(params: Params) -> None:
         **task.pairs.nrmse(predictors.flow(trained.module, task.facts, config, CHUNK)),
     }
     add_metrics(networks.RESULTS / "corrector" / "metrics.json", found)
-
-
-def load_shared(stage: networks.Stage, params: Params, device: torch.device) -> Loaded:
-    """The network that an earlier stage wrote, if it is for the fields of these parameters.
-
-    Raises:
-        CheckpointError: there is none, it is damaged, or was trained for other fields.
-    """
-    path = networks.model_path(stage)
-    loaded = networks.load(path, stage, device)
-    networks.require_same(path, loaded, params, SHARED)
-    return loaded
 
 
 class CorrectorTask:

@@ -34,6 +34,7 @@ from assay.files import write_bytes
 from assay.studies.burgers.equation import CELLS, FRAMES, INTERVAL, average_cells, cell_centres, frame_times, kappa
 from assay.studies.burgers.initial import initial_conditions
 from assay.studies.burgers.pdebench import TENSOR, PublishedFile, T, X
+from assay.studies.burgers.sections import DataConfig
 from assay.studies.burgers.solver import SchemeName, frames, scheme
 
 SCHEMA = 1
@@ -90,6 +91,11 @@ class DatasetSpec:
         return {name: range(*ends[i : i + 2]) for i, name in enumerate(("test", "validation", "training"))}
 
 
+def dataset_spec(data: DataConfig) -> DatasetSpec:
+    """What the data set of a parameter file consists of."""
+    return DatasetSpec(**{field.name: getattr(data, field.name) for field in dataclasses.fields(DatasetSpec)})
+
+
 class Solutions(NamedTuple):
     """Where trajectories come from: their frames (n, cells) in turn, by viscosity and rows, and what made them."""
 
@@ -114,7 +120,7 @@ def published(spec: DatasetSpec, files: Sequence[PublishedFile]) -> Solutions:
     """Trajectories of published files, thinned to the frames and cells of `spec`.
 
     Raises:
-        DataError: a viscosity has no file, or a file has too few samples or frames, or none at these times.
+        DataError: a viscosity has no file, or a file has other cells, too few samples, or lacks frames at these times.
     """
     by_viscosity = {file.nu: file for file in files}
     strides = {nu: _stride(spec, nu, by_viscosity) for nu in spec.viscosities}
@@ -136,6 +142,9 @@ def _stride(spec: DatasetSpec, nu: float, files: Mapping[float, PublishedFile]) 
     if len(times) < spec.frames or not torch.allclose(times - times[0], wanted, rtol=0, atol=1e-3 * spec.interval):
         got = f"{spec.frames} frames every {spec.interval:g}"
         raise DataError(f"{file.path}: got {got}, allowed are multiples of {file.t[1]:g} up to {file.t[-1]:g}")
+    if len(file.x) != spec.cells_internal:
+        got = f"{len(file.x)} cells, not cells_internal {spec.cells_internal}"
+        raise DataError(f"{file.path}: got {got}; allowed: that of the file; set data.cells_internal to it")
     if file.samples < spec.samples:
         raise DataError(f"{file.path}: got {file.samples} samples, {spec.samples} are split; ask for fewer")
     return stride

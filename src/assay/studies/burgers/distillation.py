@@ -15,10 +15,10 @@ from assay.engine.precision import pick_device
 from assay.engine.task import Evaluation, Model, Monitor
 from assay.studies.burgers import networks, predictors
 from assay.studies.burgers.config import Params
-from assay.studies.burgers.corrector import CHUNK, ErrorPairs, add_metrics, load_shared
+from assay.studies.burgers.corrector import CHUNK, ErrorPairs, add_metrics
 from assay.studies.burgers.diffusion import Errors, Velocity, distillation_loss
 from assay.studies.burgers.metrics import nrmse_frame
-from assay.studies.burgers.networks import Loaded
+from assay.studies.burgers.networks import Loaded, load_shared
 from assay.studies.burgers.training import Upstream, train_stage
 from assay.studies.burgers.trajectories import Trajectories
 
@@ -28,14 +28,16 @@ def run(params: Params) -> None:
 
     Raises:
         Unfinished: stopped on request, with a checkpoint.
-        CheckpointError: there is no corrector or operator, or they were trained for other fields.
+        CheckpointError: there is no corrector or operator, or they were trained for other fields, data or each other.
         DataError: the data set is missing, damaged, or was simulated with other parameters.
     """
     config = params.distillation
     device = pick_device(config.train.device)
     with progress.phase("load", 1, unit="data sets"):
         trajectories = networks.open_data(params)
-        operator, teacher = (load_shared(stage, params, device) for stage in ("operator", "corrector"))
+        here = {"data": trajectories.digest}
+        operator = load_shared("operator", params, here, device)
+        teacher = load_shared("corrector", params, {**here, "operator": operator.digest}, device)
         task = DistillationTask(params, trajectories, operator, teacher, device)
     upstream = Upstream(data=trajectories.digest, networks={"operator": operator.digest, "corrector": teacher.digest})
     train_stage("distillation", task, config.train, task.params, task.facts, upstream, device)
@@ -102,10 +104,14 @@ class DistillationTask:
         }
 
     def _teacher_ends(self) -> Tensor:
-        """What the teacher's flow draws on the validation pairs, made once."""
+        """What the teacher's flow draws on the validation pairs, made once, in full precision.
+
+        A resumed run makes it anew, perhaps only after training: under autocast it would then be another one.
+        """
         if self._ends is None:
             flow = predictors.flow(self.teacher.module, self.facts, self.params.corrector, CHUNK)
-            self._ends = self.pairs.draw(flow)
+            with torch.autocast(self.pairs.held_out.start.device.type, enabled=False):
+                self._ends = self.pairs.draw(flow)
         return self._ends
 
 

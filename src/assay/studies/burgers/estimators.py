@@ -39,19 +39,19 @@ class Estimators(NamedTuple):
     ensembles: dict[str, Forecast]
 
 
-def load_networks(device: torch.device) -> Networks:
-    """All networks that the stages before have written.
+def load_networks(params: Params, data: str, device: torch.device) -> Networks:
+    """All networks that the stages before have written; `data` is the digest of the data set.
 
     Raises:
-        CheckpointError: one is missing or damaged.
+        CheckpointError: one is missing, damaged, or was trained for other fields, on other data, or with other networks
+            than these.
     """
-    return Networks(
-        autoencoder=networks.load(networks.model_path("autoencoder"), "autoencoder", device),
-        operator=networks.load(networks.model_path("operator"), "operator", device),
-        fno=networks.load(networks.model_path("fno"), "fno", device),
-        corrector=networks.load(networks.model_path("corrector"), "corrector", device),
-        distillation=networks.load(networks.model_path("distillation"), "distillation", device),
-    )
+    here, found = {"data": data}, {}
+    stages: tuple[networks.Stage, ...] = ("autoencoder", "operator", "fno", "corrector", "distillation")
+    for stage in stages:
+        found[stage] = networks.load_shared(stage, params, here, device)
+        here[stage] = found[stage].digest
+    return Networks(**found)
 
 
 def estimators(params: Params, trained: Networks, trajectories: Trajectories, nu: float) -> Estimators:

@@ -34,7 +34,7 @@ def run(params: Params) -> None:
 
 
 class FnoTask:
-    """The next fields from one field; of the operator's objective the terms that are in field space."""
+    """The next fields from one field; of the operator's objective the errors of one step and of the whole rollout."""
 
     monitor = Monitor("one_step", "min")
 

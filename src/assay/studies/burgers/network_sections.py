@@ -38,13 +38,16 @@ class AutoencoderConfig:
     """Budget of the stage autoencoder."""
 
     def conflicts(self) -> Iterator[Problem]:
-        """Options of the other decoder."""
+        """Options of the other decoder, and a decoder that cannot tell places apart."""
         for key in ("decoder_hidden_dim", "decoder_layers", "decoder_heads", "decoder_frequencies"):
             if (getattr(self, key) is None) != (self.decoder == "patch"):
                 given = "null" if self.decoder == "query" else str(getattr(self, key))
                 yield Problem(key, given, "a value with decoder query, null with patch")
         if self.decoder == "query" and self.decoder_hidden_dim and self.decoder_heads:
             yield from indivisible("decoder_heads", self.decoder_heads, "decoder_hidden_dim", self.decoder_hidden_dim)
+        for key in ("position_frequencies", "decoder_frequencies"):
+            if self.decoder == "query" and getattr(self, key) == ():
+                yield Problem(key, "[]", "one or more with decoder query", "it finds its tokens by their place")
 
 
 @dataclass(frozen=True, kw_only=True)

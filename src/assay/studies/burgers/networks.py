@@ -1,7 +1,7 @@
 """The study's networks, built from parameters, written and read back; open it to load a trained one.
 
 A file `results/<stage>/model.safetensors` holds the best weights, the parameters they were trained with, facts of the
-data, and the digest of the file it builds upon. It is loaded strictly.
+data, and the digests of the data and of the networks it builds upon. It is loaded strictly.
 """
 
 import dataclasses
@@ -19,7 +19,7 @@ from assay.engine.checkpoint import read_tensors, write_tensors
 from assay.engine.train import Trained
 from assay.errors import CheckpointError, ConfigError
 from assay.studies.burgers.config import Params
-from assay.studies.burgers.dataset import DatasetSpec
+from assay.studies.burgers.dataset import dataset_spec
 from assay.studies.burgers.model import (
     Autoencoder,
     AutoencoderOptions,
@@ -38,16 +38,22 @@ SCHEMA = 1
 RESULTS = Path("results")
 Stage = Literal["autoencoder", "operator", "fno", "corrector", "distillation"]
 Facts = Mapping[str, float]
+SHARED = ("data.cells", "data.viscosities", "data.stride", "data.interval")
+"""Parameters that every stage has to share with those before it."""
 
 
 class Loaded(NamedTuple):
-    """A network, the stage and parameters it was trained with, and the SHA-256 of its weights' file."""
+    """A network, the stage and parameters it was trained with, and the SHA-256 of its weights' file.
+
+    upstream: SHA-256 of what it builds upon, of `data` and of networks by stage.
+    """
 
     stage: Stage
     module: nn.Module
     params: Params
     facts: dict[str, float]
     digest: str
+    upstream: Mapping[str, str]
 
 
 def model_path(stage: Stage) -> Path:
@@ -61,12 +67,7 @@ def open_data(params: Params) -> Trajectories:
     Raises:
         DataError: it is missing, damaged, or was made with other parameters.
     """
-    return Trajectories(Path(params.data.path), dataset_spec(params))
-
-
-def dataset_spec(params: Params) -> DatasetSpec:
-    """What the data set of a parameter file consists of."""
-    return DatasetSpec(**_picked(DatasetSpec, params.data))
+    return Trajectories(Path(params.data.path), dataset_spec(params.data))
 
 
 def build(stage: Stage, params: Params, facts: Facts) -> nn.Module:
@@ -128,13 +129,22 @@ def _picked(options: Any, section: Any) -> dict[str, Any]:
     return {field.name: getattr(section, field.name) for field in dataclasses.fields(section) if field.name in names}
 
 
-def save(stage: Stage, folder: Path, trained: Trained, params: Params, facts: Facts, identity: str) -> None:
+def save(  # noqa: PLR0913 - one file: whose weights, where, and all that they came from
+    stage: Stage,
+    folder: Path,
+    trained: Trained,
+    params: Params,
+    facts: Facts,
+    upstream: Mapping[str, str],
+    identity: str,
+) -> None:
     """Write the best weights of a run with all that is needed to build the network again."""
     document = {
         "schema": SCHEMA,
         "stage": stage,
         "params": resolved(params),
         "facts": dict(facts),
+        "upstream": dict(upstream),
         "identity": identity,
         "best_step": trained.best_step[0],
     }
@@ -150,11 +160,30 @@ def load(path: Path, stage: Stage, device: torch.device) -> Loaded:
     if not path.exists():
         raise CheckpointError(f"{path}: no such file; the stage before writes it; run assay stage burgers {stage}")
     tensors, document = read_tensors(path)
-    params, facts = _described(path, document, stage)
+    params, facts, upstream = _described(path, document, stage)
     module = build(stage, params, facts)
     _fill(path, module, tensors)
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
-    return Loaded(stage, module.to(device).eval(), params, facts, digest)
+    return Loaded(stage, module.to(device).eval(), params, facts, digest, upstream)
+
+
+def load_shared(stage: Stage, params: Params, here: Mapping[str, str], device: torch.device) -> Loaded:
+    """The network that an earlier stage wrote, if it is for the fields of these parameters and of one line with `here`.
+
+    here: SHA-256 of `data` and of networks by stage.
+
+    Raises:
+        CheckpointError: there is none, it is damaged, was trained for other fields, on other data, or with another
+            network of an earlier stage.
+    """
+    path = model_path(stage)
+    loaded = load(path, stage, device)
+    require_same(path, loaded, params, SHARED)
+    for name, digest in loaded.upstream.items():
+        if name in here and here[name] != digest:
+            got = f"trained with {name} {digest[:12]}, not {here[name][:12]}"
+            raise CheckpointError(f"{path}: {got}, which is here now; run assay stage burgers {stage} again")
+    return loaded
 
 
 def _fill(path: Path, module: nn.Module, tensors: Mapping[str, Tensor]) -> None:
@@ -165,12 +194,14 @@ def _fill(path: Path, module: nn.Module, tensors: Mapping[str, Tensor]) -> None:
         raise CheckpointError(f"{path}: does not fit its network ({reason}); train again") from None
 
 
-def _described(path: Path, document: Mapping[str, Any], stage: Stage) -> tuple[Params, dict[str, float]]:
+def _described(
+    path: Path, document: Mapping[str, Any], stage: Stage
+) -> tuple[Params, dict[str, float], dict[str, str]]:
     try:
         if (document["schema"], document["stage"]) != (SCHEMA, stage):
             got = f"schema {document['schema']} of stage {document['stage']}"
             raise CheckpointError(f"{path}: got {got}; allowed: {SCHEMA} of {stage}; train again")
-        return build_config(Params, document["params"]), document["facts"]
+        return build_config(Params, document["params"]), document["facts"], document["upstream"]
     except (KeyError, TypeError, ConfigError) as error:
         reason = str(error).splitlines()[0]
         raise CheckpointError(f"{path}: not a model of this study and version ({reason}); train again") from None

@@ -29,7 +29,7 @@ from assay.studies.burgers.trajectories import Trajectories
 from assay.studies.burgers.windows import Window, Windows
 
 VALIDATION_WINDOWS = 256  # one-step pairs that are judged at a validation, evenly spread over the split
-SHARED = ("data.cells", "data.viscosities", "data.stride", "data.interval", "model.tokens", "model.latent_dim")
+LATENT = ("model.tokens", "model.latent_dim")
 
 
 def run(params: Params) -> None:
@@ -37,15 +37,14 @@ def run(params: Params) -> None:
 
     Raises:
         Unfinished: stopped on request, with a checkpoint.
-        CheckpointError: there is no autoencoder, or it was trained for other fields or latent states.
+        CheckpointError: there is no autoencoder, or it was trained for other fields, data or latent states.
         DataError: the data set is missing, damaged, or was simulated with other parameters.
     """
     device = pick_device(params.train.device)
     with progress.phase("load", 1, unit="data sets"):
         trajectories = networks.open_data(params)
-        path = networks.model_path("autoencoder")
-        autoencoder = networks.load(path, "autoencoder", device)
-        networks.require_same(path, autoencoder, params, SHARED)
+        autoencoder = networks.load_shared("autoencoder", params, {"data": trajectories.digest}, device)
+        networks.require_same(networks.model_path("autoencoder"), autoencoder, params, LATENT)
         task = OperatorTask(params, trajectories, autoencoder, device)
         progress.announce("burgers", "operator", attention=kernel(params, device))
     upstream = Upstream(data=trajectories.digest, networks={"autoencoder": autoencoder.digest})

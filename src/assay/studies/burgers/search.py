@@ -61,14 +61,15 @@ def run(params: Params, out: Path = OUT) -> None:
 
     Raises:
         Unfinished: stopped on request; nothing has been written.
-        CheckpointError: operator or corrector are missing, damaged, or were trained for other fields.
+        CheckpointError: operator or corrector are missing, damaged, or were trained for other fields or data.
         DataError: the data set is missing, damaged, or was simulated with other parameters.
     """
     device = pick_device(params.evaluation.device)
-    whole = open_case(networks.open_data(params), params.data, params.evaluation.reference_viscosity, device)
+    trajectories = networks.open_data(params)
+    whole = open_case(trajectories, params.data, params.evaluation.reference_viscosity, device)
     count = params.search.trajectories
     case = whole._replace(rows=whole.rows[:count], truth=whole.truth[:count])
-    candidates = load_candidates(params, device)
+    candidates = load_candidates(params, trajectories.digest, device)
     reward = reward_of(params.search, case)
     watched = Watched(reward, oracle_score(case.truth[:, 1:]))
     with StopRequest() as stop, phase("search", 4 * params.data.steps, unit="steps", stop=stop) as progress:

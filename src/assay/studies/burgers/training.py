@@ -26,6 +26,11 @@ class Upstream:
     data: str
     networks: dict[str, str]
 
+    @property
+    def digests(self) -> dict[str, str]:
+        """All of them, by name."""
+        return {"data": self.data, **self.networks}
+
 
 def train_stage(  # noqa: PLR0913 - one stage: what is trained, how, from what, to where
     stage: networks.Stage,
@@ -43,13 +48,11 @@ def train_stage(  # noqa: PLR0913 - one stage: what is trained, how, from what, 
     """
     out = networks.RESULTS / stage
     code = code_digest(STUDY)
-    identity = config_digest(
-        params, STAGES[stage], code=code, data=upstream.data, device=device.type, **upstream.networks
-    )
+    identity = config_digest(params, STAGES[stage], code=code, device=device.type, **upstream.digests)
     progress.announce(STUDY, stage, identity=identity, data=upstream.data)
     checkpoints = checkpoint_folder(f"{STUDY}-{stage}", identity)
     trained = run_training(task, config, params.seed, checkpoints, out / "log")
-    networks.save(stage, out, trained, params, facts, identity)
+    networks.save(stage, out, trained, params, facts, upstream.digests, identity)
     write_metrics(out / "metrics.json", trained, task)
     checkpoints.complete()
     return trained

@@ -71,7 +71,10 @@ ENDS = ("", "_low", "_high")
 
 
 class Found(NamedTuple):
-    """What a viscosity gives: scores, their parts by trajectory, and the predicted fields by task and estimator."""
+    """What a viscosity gives: scores, their parts by trajectory, and the predicted fields by task and estimator.
+
+    The fields, gigabytes at full size, are kept for the reference viscosity alone, which is drawn.
+    """
 
     case: Case
     scores: list[Score]
@@ -83,12 +86,13 @@ def run(params: Params, out: Path = OUT) -> None:
     """Evaluate the networks of this pipeline and write tables and figures to `out`.
 
     Raises:
-        CheckpointError: a network is missing or damaged.
+        CheckpointError: a network is missing, damaged, or of other data or networks than those that are here.
         DataError: the data set is missing, damaged, or was simulated with other parameters; or the disk is full.
         Unfinished: stopped on request; no table has been written.
     """
     device = pick_device(params.evaluation.device)
-    trajectories, trained = networks.open_data(params), load_networks(device)
+    trajectories = networks.open_data(params)
+    trained = load_networks(params, trajectories.digest, device)
     levels = params.evaluation.viscosities
     cases = {nu: open_case(trajectories, params.data, nu, device) for nu in levels}
     judged_at = {nu: estimators(params, trained, trajectories, nu) for nu in levels}
@@ -109,7 +113,7 @@ def evaluate(params: Params, case: Case, given: Estimators, trained: Networks, p
         parts += per_trajectory(case, task, judged)
     decoded = reconstructions(case, trained, params.evaluation.batch_size)
     scores += scores_of(case, RECONSTRUCTION, decoded, (), weights)
-    return Found(case, scores, parts, fields)
+    return Found(case, scores, parts, fields if case.nu == params.evaluation.reference_viscosity else {})
 
 
 def forecasts(case: Case, given: Estimators, progress: Phase) -> dict[Task, dict[str, Tensor]]:
@@ -147,7 +151,7 @@ def write(params: Params, found: Sequence[Found], trained: Networks, out: Path) 
     scores = Scores(row for each in found for row in each.scores)
     nu = params.evaluation.reference_viscosity
     reference = next(each for each in found if each.case.nu == nu)
-    write_json(out / "metrics.json", headlines(scores, nu))
+    write_json(out / "metrics.json", headlines(scores, nu) | controls(scores, nu, params.evaluation.viscosities))
     write_csv(out / "table.csv", Score._fields, scores.rows)
     write_csv(out / "summary.csv", *summary(scores, params.evaluation.viscosities))
     write_csv(out / "per_trajectory.csv", COLUMNS, [row for each in found for row in each.parts])
@@ -192,6 +196,16 @@ def published_scores(reference: Found, trained: Networks) -> dict[str, object]:
     model = trained.operator.params.model
     steps = {name: reference.fields["one_step"][name] for name in (NETWORK, FNO, PERSISTENCE)}
     return legacy.latent_scores(steps, reference.case.windows("one_step"), model.tokens, model.latent_dim)
+
+
+def controls(scores: Scores, nu: float, viscosities: Sequence[float]) -> dict[str, float]:
+    """Rollout errors beside that of the network at `nu`: of every control there, and of the network elsewhere."""
+    names = [name for name in scores.estimators(nu, "rollout") if name not in (NETWORK, CORRECTED, DISTILLED)]
+    found = {f"rollout_nrmse_{name}": scores.get(nu, "rollout", name, PRIMARY).value for name in names}
+    others = [other for other in viscosities if other != nu]
+    return found | {
+        f"rollout_nrmse_at_{other:g}": scores.get(other, "rollout", NETWORK, PRIMARY).value for other in others
+    }
 
 
 def headlines(scores: Scores, nu: float) -> dict[str, float]:

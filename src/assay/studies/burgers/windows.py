@@ -27,8 +27,10 @@ class Windows:
 
     def __init__(self, trajectories: Trajectories, data: DataConfig, split: str, frames: int, device: torch.device):
         self.viscosities, self.dt, self.frames = data.viscosities, data.dt, frames
-        read = [trajectories.split(split, nu) for nu in data.viscosities]
-        self.u = torch.stack(read).to(device)  # (viscosities, rows, stored frames, cells)
+        shape = (len(data.viscosities), len(trajectories.splits[split]), data.frames, data.cells)
+        self.u = torch.empty(shape, device=device)
+        for place, nu in enumerate(data.viscosities):  # one at a time: the host never holds a second copy of all
+            self.u[place] = trajectories.split(split, nu)
         self.stride, self.starts = data.stride, data.frames - (frames - 1) * data.stride
         self.numbers = self.u.shape[0] * self.u.shape[1] * self.starts
 

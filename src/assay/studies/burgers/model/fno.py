@@ -39,7 +39,8 @@ class FNOOptions:
 class FNOBaseline(nn.Module):
     """u(t) to u(t + dt) in the field's own unit, equivariant to shifts: it is given no positions.
 
-    The complex weights are trained as pairs of real ones, so that every optimiser and checkpoint takes them.
+    The complex weights are trained as pairs of real ones, so that every optimiser and checkpoint takes them. Autocast
+    does not reach it: there is no Fourier transform in bfloat16.
 
     Raises:
         ConfigError: `neuraloperator` is not installed, or `modes` is more than `cells` allow.
@@ -79,7 +80,8 @@ class FNOBaseline(nn.Module):
                     "viscosity: got true, but no viscosity to step with; allowed: one per sample; give nu"
                 )
             channels.append(decades(nu)[:, None].expand_as(u))
-        out: Tensor = self.network(torch.stack(channels, dim=1)).squeeze(1)
+        with torch.autocast(u.device.type, enabled=False):
+            out: Tensor = self.network(torch.stack(channels, dim=1)).squeeze(1)
         following = u + self.std * out if self.residual else self.mean + self.std * out
         if self.conserve_mass:
             return following - (following - u).mean(-1, keepdim=True)

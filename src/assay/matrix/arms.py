@@ -1,0 +1,156 @@
+"""Every arm x seed of a study file, validated and identified; open it for what `plan`, `submit` and `report` run on."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any
+
+from assay.config.fields import Problem, leaves
+from assay.config.identity import deciding, digest
+from assay.config.load import assign, build, read
+from assay.errors import ConfigError
+from assay.matrix.expand import Expanded, expand, nearest
+from assay.matrix.grammar import as_dvc
+from assay.matrix.refusals import key_problems, place_problems, study_problems
+from assay.matrix.study import Overrides, StudyConfig, params_path, read_study
+from assay.studies import study_config
+
+
+@dataclass(frozen=True, kw_only=True)
+class ResolvedArm:
+    """An arm that is valid with every seed."""
+
+    name: str
+    reason: str
+    params: Any
+    """The study's typed `Params` of the first seed."""
+    overrides: Overrides
+    """Dotted keys and values on top of params.yaml, without the seed: the study's, those it extends, its own."""
+    differences: dict[str, Any]
+    """Dotted leaf to its value in this arm, null if it has none, for leaves that differ from the baseline's."""
+    identities: dict[int, str]
+    """Seed to the digest of every parameter that can change a result; code and data add to it when it runs."""
+    runs: str
+    """What the first seed runs, in one line."""
+    same_as: str | None
+    """An earlier arm that runs exactly the same."""
+
+    def dvc_overrides(self, seed: int) -> list[str]:
+        """What turns params.yaml into the parameters of one seed, as `dvc exp run -S` takes it."""
+        return as_dvc({**self.overrides, "seed": seed})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Resolved:
+    """A study file with its arms: those asked for, the matrix's first."""
+
+    config: StudyConfig
+    arms: dict[str, ResolvedArm]
+
+    @property
+    def identities(self) -> set[str]:
+        """One for each run that differs from every other."""
+        return {identity for arm in self.arms.values() for identity in arm.identities.values()}
+
+
+def resolve(path: Path, only: str | None = None) -> Resolved:
+    """Resolve and validate every arm x seed of a study file; keep the arms whose names match the pattern `only`.
+
+    Raises:
+        ConfigError: one line for everything that is wrong with the file and its arms, or no arm matches.
+    """
+    study = read_study(path)
+    expansion = expand(study)
+    problems = [*place_problems(path, study), *expansion.problems, *study_problems(path, study, expansion.names)]
+    if any(each.key in ("study", "pipeline") for each in problems):
+        raise _refusal(path, problems)
+    data = read(params_path(path, study))
+    problems += key_problems(study, data)
+    unknown = {problem.key.partition(": ")[2] for problem in problems}
+    module = study_config(study.study)
+    params, wrong = _build(module.Params, data, expansion.arms, study.seeds[0], unknown)
+    if problems or wrong:
+        raise _refusal(path, [*problems, *wrong])
+    arms = _describe(study, expansion.arms, params, module)
+    equal = list(_equals_of_the_baseline(arms, study.baseline))
+    if equal:
+        raise _refusal(path, equal)
+    return Resolved(config=study, arms=_only(path, arms, only))
+
+
+def _refusal(path: Path, problems: Sequence[object]) -> ConfigError:
+    return ConfigError("\n".join(f"{path}: {problem}" for problem in problems))
+
+
+def _build(
+    params: type, data: Mapping[str, Any], arms: Mapping[str, Expanded], seed: int, unknown: set[str]
+) -> tuple[dict[str, Any], list[str]]:
+    """Typed parameters by arm, and one line for every wrong value; keys in `unknown` are left out."""
+    built: dict[str, Any] = {}
+    lines: dict[str, list[str]] = {}
+    for name, arm in arms.items():
+        changes = {key: value for key, value in arm.overrides.items() if key not in unknown}
+        try:
+            built[name] = build(params, assign(data, {**changes, "seed": seed}))
+        except ConfigError as error:
+            for line in str(error).splitlines():
+                lines.setdefault(line, []).append(name)
+    everywhere = len(arms) if len(arms) > 1 else 0
+    return built, [
+        f"{place}: {line}"
+        for line, names in lines.items()
+        for place in (["every arm"] if len(names) == everywhere else [f"arms.{name}" for name in names])
+    ]
+
+
+def _describe(study: StudyConfig, arms: Mapping[str, Expanded], params: Any, module: Any) -> dict[str, ResolvedArm]:
+    """What each arm differs in from the baseline, and which earlier one it repeats."""
+    keys = sorted({key for stage in module.STAGES.values() for key in stage} - {"predict"})
+    baseline = _leaves(params[study.baseline])
+    twins: dict[tuple[str, ...], str] = {}
+    found: dict[str, ResolvedArm] = {}
+    for name, arm in arms.items():
+        own = _leaves(params[name])
+        identities = _identities(deciding(params[name], keys), study.seeds)
+        twin = twins.setdefault(tuple(identities.values()), name)
+        found[name] = ResolvedArm(
+            name=name,
+            reason=arm.reason,
+            params=params[name],
+            overrides=arm.overrides,
+            differences={key: own.get(key) for key in {**own, **baseline} if own.get(key) != baseline.get(key)},
+            identities=identities,
+            runs=module.describe(params[name]),
+            same_as=twin if twin != name else None,
+        )
+    return found
+
+
+def _identities(leaves_that_decide: Mapping[str, Any], seeds: Sequence[int]) -> dict[int, str]:
+    """Seed to digest; one digest for all where no stage reads the seed."""
+    if "seed" not in leaves_that_decide:
+        return dict.fromkeys(seeds, digest(leaves_that_decide))
+    return {seed: digest({**leaves_that_decide, "seed": seed}) for seed in seeds}
+
+
+def _leaves(params: Any) -> dict[str, Any]:
+    return {key: list(value) if isinstance(value, tuple) else value for key, _, value in leaves(params)}
+
+
+def _equals_of_the_baseline(arms: Mapping[str, ResolvedArm], baseline: str) -> Iterator[Problem]:
+    for name, arm in arms.items():
+        if name != baseline and arm.identities == arms[baseline].identities:
+            given = ", ".join(arm.differences) or "no difference"
+            why = f"the parameters of the baseline {baseline}, as far as they can change a result ({given})"
+            yield Problem(f"arms.{name}", why, "an arm that differs", "change something else, or drop it")
+
+
+def _only(path: Path, arms: dict[str, ResolvedArm], pattern: str | None) -> dict[str, ResolvedArm]:
+    if pattern is None:
+        return arms
+    kept = {name: arm for name, arm in arms.items() if fnmatchcase(name, pattern)}
+    if not kept:
+        allowed, remedy = nearest(pattern, arms)
+        raise _refusal(path, [Problem("--only", pattern, f"a pattern that matches {allowed}", remedy)])
+    return kept

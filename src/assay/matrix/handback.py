@@ -1,0 +1,104 @@
+"""What a complete run gives to its study: metrics, small results, a DVC experiment; open it to keep more of a run."""
+
+import json
+import math
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import chdir
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Any
+
+from assay.errors import DataError
+from assay.files import write_bytes
+from assay.matrix.cells import METRICS
+from assay.matrix.git import git
+from assay.matrix.submission import Submission
+
+if TYPE_CHECKING:
+    from dvc.repo import Repo
+
+RESULTS = "results"
+KEPT = ("*.json", "*.csv", "*.tsv", "*.png", "events.out.tfevents.*")
+KEPT_BYTES = 2 * 2**20
+
+
+def hand_back(submission: Submission, run: Path) -> None:
+    """Keep results and metrics in the run's folder, and the run as an experiment in the main repository.
+
+    metrics.json comes last: where it is, nothing is missing.
+
+    Raises:
+        DataError: DVC or git failed.
+    """
+    from dvc.exceptions import DvcException
+    from dvc.repo import Repo
+
+    pipeline = submission.clone / submission.pipeline
+    keep_results(pipeline / RESULTS, run / RESULTS)
+    try:
+        with chdir(pipeline), Repo() as repo:
+            files = _metric_files(repo)
+            uncached = [name for name in files if not _is_cached(repo, name)]
+            repo.experiments.save(
+                targets=["dvc.yaml"],  # other pipelines of the repository have not run here
+                name=submission.experiment,
+                force=True,
+                include_untracked=uncached,
+            )
+    except DvcException as error:
+        raise DataError(f"{submission.clone}: DVC cannot save the experiment ({error}); submit it again") from error
+    publish(submission)
+    found = {name: value for file, content in files.items() for name, value in numbers(file, content).items()}
+    write_bytes(run / METRICS, (json.dumps(found, indent=1) + "\n").encode())
+
+
+def publish(submission: Submission) -> None:
+    """The experiment's commit to the main repository, in place of an older one of its name."""
+    ref = f"refs/exps/{submission.commit[:2]}/{submission.commit[2:]}/{submission.experiment}"
+    git(submission.clone, "push", "--quiet", "--force", submission.repository, f"{ref}:{ref}")
+
+
+def keep_results(source: Path, target: Path) -> None:
+    """Copy the small files that reports are made from, in place of those of an earlier attempt."""
+    fresh = target.with_name(f".{target.name}.{os.getpid()}")
+    shutil.rmtree(fresh, ignore_errors=True)
+    for path in sorted(source.rglob("*")):
+        named = any(path.match(pattern) for pattern in KEPT)
+        if named and path.is_file() and path.stat().st_size < KEPT_BYTES:
+            copy = fresh / path.relative_to(source)
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(path, copy)
+    shutil.rmtree(target, ignore_errors=True)
+    if fresh.is_dir():
+        fresh.replace(target)
+
+
+def numbers(file: str, content: Any) -> dict[str, float]:
+    """A metrics file's finite numbers as `<folder below results>/<key>`, nested keys joined by dots."""
+    parts = PurePosixPath(file).parent.parts
+    if RESULTS in parts:
+        parts = parts[parts.index(RESULTS) + 1 :]
+    prefix = "/".join([*parts, ""])
+    return {f"{prefix}{key}": value for key, value in _leaves(content)}
+
+
+def _leaves(content: Any, prefix: str = "") -> Iterator[tuple[str, float]]:
+    if isinstance(content, dict):
+        for key, value in content.items():
+            yield from _leaves(value, f"{prefix}.{key}" if prefix else str(key))
+    elif isinstance(content, int | float) and not isinstance(content, bool) and math.isfinite(content):
+        yield prefix, content
+
+
+def _metric_files(repo: "Repo") -> dict[str, Any]:
+    """Metrics file, relative to the pipeline's folder, to its content; those of other pipelines are left out."""
+    shown = repo.metrics.show().get("", {}).get("data", {})
+    return {file: told.get("data") for file, told in shown.items() if not file.startswith("..") and "data" in told}
+
+
+def _is_cached(repo: "Repo", name: str) -> bool:
+    """Whether DVC stores the file, or a folder it lies in."""
+    path = Path(name).absolute()
+    outs = [Path(out.fs_path) for out in repo.index.outs if out.use_cache]
+    return any(out == path or out in path.parents for out in outs)

@@ -1,0 +1,157 @@
+"""Hypotheses frozen at the first submit, and every later change with its date; open it to see what counts as a change.
+
+`registered.json` beside a study's runs is a chain: the hash of each entry covers its content and the hash before it, so
+that an edited entry, or one missing from within, is found. It guards against forgetting, not against somebody who
+rewrites the whole file.
+"""
+
+import dataclasses
+import hashlib
+import json
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from assay.errors import DataError
+from assay.files import write_bytes
+from assay.matrix.cells import METRICS
+
+REGISTERED = "registered.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Entry:
+    """The hypotheses as they were at one moment."""
+
+    time: str
+    """UTC, ISO 8601."""
+    hypotheses: Mapping[str, Mapping[str, Any]]
+    rules: Mapping[str, Any]
+    """What else a verdict depends on: metrics, correction, seeds."""
+    results: int
+    """Runs that had left results by then."""
+    changes: tuple[str, ...]
+    """What differs from the entry before, in words; empty for the first."""
+    previous: str
+    """Hash of the entry before; empty for the first."""
+    sha256: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Registration:
+    """The registration and its amendments, oldest first."""
+
+    entries: tuple[Entry, ...]
+
+    @property
+    def after_data(self) -> bool:
+        """Whether anything was registered or amended when results existed."""
+        return any(entry.results for entry in self.entries)
+
+    def describe(self) -> str:
+        """In words, for the top of a report: one line for the registration and one for each amendment."""
+        first, *later = self.entries
+        line = f"registered {first.time}{_when(first, 'after')}, sha256 {first.sha256[:12]}"
+        lines = [line if later else f"{line}, not changed since"]
+        for entry in later:
+            when = "amended after data" if entry.results else "amended before data"
+            lines.append(f"{when}, {entry.time}{_when(entry, 'with')}: {'; '.join(entry.changes)}")
+        return "\n".join(lines)
+
+    def amended(self, hypothesis: str) -> str | None:
+        """What was changed after data in this hypothesis or in the rules for all; None if nothing."""
+        found = [
+            f"{change} ({entry.time})"
+            for entry in self.entries[1:]
+            if entry.results
+            for change in entry.changes
+            if change.startswith((f"{hypothesis}.", f"{hypothesis} ", "rules."))
+        ]
+        late = self.entries[0].results and hypothesis in self.entries[0].hypotheses
+        return "; ".join(found) or (f"registered after data ({self.entries[0].time})" if late else None)
+
+
+def _when(entry: Entry, word: str) -> str:
+    return f" {word} results of {entry.results} run{'' if entry.results == 1 else 's'}" if entry.results else ""
+
+
+def register(folder: Path, hypotheses: Mapping[str, Any], rules: Mapping[str, Any] | None = None) -> Registration:
+    """Freeze the hypotheses of a study, or note what has changed since; the same ones again change nothing.
+
+    folder: runs/<study name>. hypotheses, rules: dataclasses, or what JSON can say.
+
+    Raises:
+        DataError: the registration there is damaged or was edited.
+    """
+    found = read_registration(folder)
+    given, others = _plain(hypotheses), _plain(rules or {})
+    last = found.entries[-1] if found else None
+    changes: tuple[str, ...] = ()
+    if found and last:
+        changes = tuple(_changes("", last.hypotheses, given) + _changes("rules.", last.rules, others))
+        if not changes:
+            return found
+    content = {
+        "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "hypotheses": given,
+        "rules": others,
+        "results": sum(1 for _ in folder.glob(f"*/*/{METRICS}")),
+        "changes": changes,
+        "previous": last.sha256 if last else "",
+    }
+    entries = (*(found.entries if found else ()), Entry(**content, sha256=_hash(content)))
+    text = json.dumps({"entries": [dataclasses.asdict(entry) for entry in entries]}, indent=1)
+    write_bytes(folder / REGISTERED, text.encode())
+    return Registration(entries=entries)
+
+
+def read_registration(folder: Path) -> Registration | None:
+    """The registration below runs/<study name>; None before the first submit.
+
+    Raises:
+        DataError: it is damaged or was edited.
+    """
+    path = folder / REGISTERED
+    try:
+        raw = json.loads(path.read_text())["entries"]
+        entries = tuple(Entry(**{**each, "changes": tuple(each["changes"])}) for each in raw)
+    except FileNotFoundError:
+        return None
+    except (ValueError, KeyError, TypeError) as error:
+        raise DataError(f"{path}: not a registration ({error}); restore the file from a copy") from None
+    previous = ""
+    for number, entry in enumerate(entries):
+        content = {key: value for key, value in dataclasses.asdict(entry).items() if key != "sha256"}
+        if entry.sha256 != _hash(content) or entry.previous != previous:
+            raise DataError(f"{path}: entry {number} does not match its hash, so it was edited; restore it from a copy")
+        previous = entry.sha256
+    if not entries:
+        raise DataError(f"{path}: not a registration (no entries); restore the file from a copy")
+    return Registration(entries=entries)
+
+
+def _hash(content: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+def _plain(value: Any) -> Any:
+    """As JSON gives it back, so that what is compared is what was written."""
+    return json.loads(json.dumps(value, default=dataclasses.asdict))
+
+
+def _changes(place: str, old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
+    """Every leaf that differs, as `H1.margin 0.05 -> 0.1`."""
+    found: list[str] = []
+    for key in {**old, **new}:
+        name = f"{place}{key}"
+        if key not in old:
+            found.append(f"{name} added")
+        elif key not in new:
+            found.append(f"{name} removed")
+        elif isinstance(old[key], dict) and isinstance(new[key], dict):
+            found += _changes(f"{name}.", old[key], new[key])
+        elif old[key] != new[key]:
+            found.append(f"{name} {json.dumps(old[key])} -> {json.dumps(new[key])}")
+    return found

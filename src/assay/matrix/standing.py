@@ -1,0 +1,136 @@
+"""How a study stands, missing runs too, and the log of one run; open it to change what those verbs show."""
+
+import shlex
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+
+from assay.errors import DataError
+from assay.matrix.arms import resolve
+from assay.matrix.cells import METRICS, MISSING
+from assay.matrix.git import repository
+from assay.matrix.submission import JOB_LOG
+from assay.matrix.submit import Alive, alive_runs, runs_folder, scheduler_of
+from assay.runs.advice import command
+from assay.runs.diagnose import Diagnosis
+from assay.runs.status import collect, show
+from assay.runs.store import RunFolder, is_held
+from assay.schedulers import Meaning
+
+ALIVE = frozenset({"queued", "running"})
+WATCH_S = 2.0
+FOLLOW_S = 0.3
+GIB = 2**30
+
+
+def study_status(path: Path, only: str | None) -> list[Diagnosis]:
+    """A diagnosis of every run of a study, by arm and seed; `missing` where there is no record, `queued` by its job.
+
+    Raises:
+        UserError: something is wrong with the study file.
+    """
+    resolved = resolve(path, only)
+    folder, name = runs_folder(path, resolved), resolved.config.name
+    found = {(each.arm, each.seed): each for each in collect(folder)} if folder.is_dir() else {}
+    cells = [(arm, str(seed)) for arm in resolved.arms for seed in resolved.config.seeds]
+    scheduler = scheduler_of(repository(path.absolute().parent), None)
+    alive = alive_runs(scheduler, [folder / arm / seed for arm, seed in cells])
+    found_or_missing = [
+        found.get((arm, seed), Diagnosis(study=name, arm=arm, seed=seed, state=MISSING)) for arm, seed in cells
+    ]
+    return [_in_study(each, path, folder / each.arm / each.seed, alive) for each in found_or_missing]
+
+
+def _in_study(found: Diagnosis, study: Path, run: Path, alive: Mapping[Path, Alive]) -> Diagnosis:
+    """With its job, and with advice that names the study: a command given by hand would run outside of the clone."""
+    known = _with_job(found, run, alive[run].meaning if run in alive else None)
+    if not known.action:
+        return known
+    again = " --again" if known.cause == "NaN" else ""
+    submit = f"assay submit {shlex.quote(str(study))} --only {shlex.quote(known.arm)}{again}"
+    return replace(known, action=known.action.replace(command(RunFolder(run).read()), submit))
+
+
+def _with_job(found: Diagnosis, run: Path, job: Meaning | None) -> Diagnosis:
+    """What the record does not know: the scheduler's queue, and whether the result was handed back."""
+    handed_back = found.state == "complete" and (run / METRICS).is_file()
+    if handed_back or (found.state == "running" and job != "queued"):
+        return found
+    if job is not None:
+        return replace(found, state=job, cause=None, action="", evidence=[])
+    if found.state == "queued":
+        return replace(found, state=MISSING, action="")
+    if found.state == "complete":
+        return replace(found, state="partial", evidence=[f"{METRICS}: not there: the result was not handed back"])
+    return found
+
+
+def show_study(path: Path, found: list[Diagnosis]) -> None:
+    """Print the runs, what those that run use of the machine, the sums, and the one command that does the rest."""
+    show(found)
+    for each in found:
+        if each.state == "running" and each.attempts:
+            print(f"{each.arm}/{each.seed} uses {_usage(path, each)}")
+    sums = Counter(each.state for each in found)
+    print("\n" + ", ".join(f"{count} {state}" for state, count in sums.items()))
+    if any(each.state not in {*ALIVE, "complete"} and each.cause != "NaN" for each in found):
+        print(f"-> assay submit {path}")
+
+
+def _usage(path: Path, found: Diagnosis) -> str:
+    used = (
+        RunFolder(path.absolute().parent / "runs" / found.study / found.arm / found.seed).read().attempts[-1].resources
+    )
+    gpu = "" if used.gpu_memory is None else f", GPU {used.gpu_memory / GIB:.1f} GiB"
+    busy = "" if used.gpu_utilisation is None else f" {used.gpu_utilisation:.0f} %"
+    return f"memory {used.rss / GIB:.2f} GiB (peak {used.rss_peak / GIB:.2f}){gpu}{busy}"
+
+
+def watch(look: Callable[[], list[Diagnosis]], tell: Callable[[list[Diagnosis]], None], clear: bool) -> None:
+    """Show it again and again until nothing is queued or running."""
+    while True:
+        found = look()
+        print("\033[H\033[2J" if clear else "", end="")
+        tell(found)
+        if not any(each.state in ALIVE for each in found):
+            return
+        time.sleep(WATCH_S)
+
+
+def log_lines(run: Path, follow: bool) -> Iterator[str]:
+    """The newest attempt's log; followed until the run ends, on to a new attempt where one begins.
+
+    Raises:
+        DataError: there is no such run, or it has printed nothing yet.
+    """
+    folder = RunFolder(run)
+    number = _newest(folder)
+    path = folder.log(number) if number else run / JOB_LOG
+    if not path.is_file():
+        raise DataError(f"{run}: got no log; allowed: the folder of a run that has begun; see assay status")
+    read = 0
+    while True:
+        ended = not follow or _has_ended(folder)  # before the last look, which then has all of it
+        with path.open(errors="replace") as file:
+            file.seek(read)
+            yield from file
+            read = file.tell()
+        newest = _newest(folder)
+        if follow and newest > number:
+            number, path, read = newest, folder.log(newest), 0
+        elif ended:
+            return
+        else:
+            time.sleep(FOLLOW_S)
+
+
+def _newest(folder: RunFolder) -> int:
+    attempts = folder.read().attempts
+    return attempts[-1].number if attempts else 0
+
+
+def _has_ended(folder: RunFolder) -> bool:
+    attempts = folder.read().attempts
+    return bool(attempts) and not is_held(attempts[-1], time.time())

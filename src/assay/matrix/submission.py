@@ -1,0 +1,66 @@
+"""What a run was submitted as, kept in its folder: `submission.json`; open it to hand a job something more."""
+
+import dataclasses
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from assay.errors import DataError
+from assay.files import write_bytes
+
+SUBMISSION = "submission.json"
+CLONES = Path(".assay/clones")
+POOL = Path(".assay/pool")
+"""Below the repository."""
+JOB_LOG = "job.log"
+"""What a job says before and after the command it supervises; in the run's folder."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Submission:
+    """One run and all that its job needs to know."""
+
+    experiment: str
+    """Its name among DVC's experiments."""
+    repository: str
+    commit: str
+    """The baseline of the experiment: what the clone checks out."""
+    pipeline: str
+    """The folder of dvc.yaml and params.yaml, relative to the repository."""
+    overrides: list[str]
+    """Arguments of DVC's -S."""
+    params: dict[str, Any] | None = None
+    """What params.yaml must say once they are applied; None: as they come."""
+    stash: str | None = None
+    """The commit in which `dvc exp run --queue` has kept the changed files; None: nothing was queued."""
+    machine: str | None = None
+    """A machine file."""
+    scheduler: str = ""
+    job: str = ""
+    """The newest job's id; empty before it is submitted."""
+
+    @property
+    def clone(self) -> Path:
+        """Where the run has its own clone of the repository."""
+        return Path(self.repository) / CLONES / self.experiment
+
+
+def write_submission(run: Path, submission: Submission) -> None:
+    """Replace what is kept in the run's folder."""
+    write_bytes(run / SUBMISSION, (json.dumps(dataclasses.asdict(submission), indent=1) + "\n").encode())
+
+
+def read_submission(run: Path) -> Submission | None:
+    """What is kept; None: the run was never submitted.
+
+    Raises:
+        DataError: the file is damaged.
+    """
+    path = run / SUBMISSION
+    try:
+        return Submission(**json.loads(path.read_text()))
+    except FileNotFoundError:
+        return None
+    except (ValueError, TypeError) as error:
+        raise DataError(f"{path}: damaged ({error}); remove it and submit the run again") from None

@@ -1,0 +1,168 @@
+"""One run from clone to result: the command of every job that `assay submit` submits; open it when a job goes wrong.
+
+    python -m assay.matrix.workplace RUN
+
+It may be given any number of times: a clone that is there is gone on with, a run that is complete is only handed back.
+"""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from types import FrameType
+
+from ruamel.yaml import YAML
+
+from assay.errors import AssayError, DataError, UserError
+from assay.matrix.git import git, with_identity
+from assay.matrix.handback import hand_back
+from assay.matrix.submission import Submission, read_submission
+from assay.runs.processes import set_parent_death_signal
+
+ASKED_TO_STOP = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
+
+
+class Signals:
+    """Requests to stop are the supervised command's business while it runs; before it, they end the job."""
+
+    def __init__(self) -> None:
+        self.got: int | None = None
+        self.command: subprocess.Popen[bytes] | None = None
+        for number in ASKED_TO_STOP:
+            signal.signal(number, self._hear)
+
+    def _hear(self, number: int, frame: FrameType | None) -> None:
+        self.got = number
+        if self.command is not None:
+            self.command.send_signal(number)
+
+
+def work(run: Path) -> int:
+    """Clone, run and hand back; returns the exit code of `assay exec`.
+
+    Raises:
+        AssayError: the clone could not be made, or the result not handed back.
+    """
+    submission = read_submission(run)
+    if submission is None:
+        raise UserError(f"{run}: got no submission; allowed: the folder of a run; give assay submit")
+    signals = Signals()
+    began = time.monotonic()
+    environment = with_identity(Path(submission.repository))
+    os.environ.update(environment)
+    prepare(submission)
+    _say(f"clone ready after {time.monotonic() - began:.2f} s: {submission.clone}")
+    code = _supervise(submission, run, signals)
+    _say(f"the pipeline ended with {code} after {time.monotonic() - began:.2f} s")
+    if code == 0:
+        hand_back(submission, run)
+        shutil.rmtree(submission.clone, ignore_errors=True)
+        _say(f"handed back after {time.monotonic() - began:.2f} s as {submission.experiment}")
+    return code
+
+
+def prepare(submission: Submission) -> None:
+    """A clone of the commit with the overrides in its params.yaml; one that is there already is kept.
+
+    Raises:
+        DataError: git failed, or params.yaml is not what was planned.
+    """
+    clone, root = submission.clone, Path(submission.repository)
+    params = clone / submission.pipeline / "params.yaml"
+    if _is_usable(submission, params):
+        return
+    shutil.rmtree(clone, ignore_errors=True)
+    clone.parent.mkdir(parents=True, exist_ok=True)
+    git(root, "clone", "--quiet", "--shared", "--no-checkout", str(root), str(clone))
+    git(clone, "checkout", "--quiet", "--detach", submission.commit)
+    if submission.stash:
+        git(clone, "checkout", submission.stash, "--", ".")
+        git(clone, "reset", "--quiet")
+    _share_cache(root, clone)
+    if submission.overrides:
+        _apply(params, submission.overrides)
+    if submission.params is not None and _read(params) != submission.params:
+        raise DataError(f"{params}: not what was planned after {submission.overrides}; quote the values in study.yaml")
+
+
+def _is_usable(submission: Submission, params: Path) -> bool:
+    """Whether a clone is of this commit and says what this run is to be."""
+    if not params.is_file() or not (submission.clone / ".dvc/config.local").is_file():
+        return False
+    try:
+        same = git(submission.clone, "rev-parse", "HEAD") == submission.commit
+        return same and submission.params in (None, _read(params))
+    except DataError:
+        return False
+
+
+def _apply(params: Path, overrides: list[str]) -> None:
+    from dvc.exceptions import DvcException
+    from dvc.utils.hydra import apply_overrides
+
+    try:
+        apply_overrides(params, overrides)
+    except DvcException as error:
+        raise DataError(f"{params}: DVC refuses {overrides} ({error}); correct the study file") from error
+
+
+def _read(params: Path) -> object:
+    return YAML(typ="safe", pure=True).load(params.read_text(encoding="utf-8"))
+
+
+def _share_cache(root: Path, clone: Path) -> None:
+    """The main repository's cache, so that nothing is stored or computed twice, and data need no copy."""
+    from dvc.repo import Repo
+
+    with Repo(str(root)) as repo:
+        cache = repo.cache.local_cache_dir
+    (clone / ".dvc/config.local").write_text(f"[cache]\n    dir = {cache}\n")
+    if git(clone, "ls-files", "--", "*.dvc"):
+        with Repo(str(clone)) as repo:
+            repo.checkout(allow_missing=True)
+
+
+def _supervise(submission: Submission, run: Path, signals: Signals) -> int:
+    """`assay exec` of the clone's own code; its exit code."""
+    machine = ["--machine", submission.machine] if submission.machine else []
+    command = [sys.executable, "-m", "assay", "exec", "--run", str(run), *machine, "--", "dvc", "repro"]
+    source, path = submission.clone / "src", os.environ.get("PYTHONPATH")
+    searched = [*([str(source)] if source.is_dir() else []), *([path] if path else [])]
+    environment = {
+        **os.environ,
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}",
+        "PYTHONPATH": os.pathsep.join(searched),
+    }
+    if signals.got is not None:
+        return 128 + signals.got
+    signals.command = subprocess.Popen(
+        command,
+        cwd=submission.clone / submission.pipeline,
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        preexec_fn=lambda: set_parent_death_signal(signal.SIGTERM),
+    )
+    if signals.got is not None:  # it came while the command was being started
+        signals.command.send_signal(signals.got)
+    code = signals.command.wait()
+    return code if code >= 0 else 128 - code
+
+
+def _say(text: str) -> None:
+    print(f"assay: {text}", flush=True)
+
+
+def main(run: Path) -> int:
+    """The exit code of the job; an error takes one line."""
+    try:
+        return work(run)
+    except AssayError as error:
+        print(f"assay: {error}", file=sys.stderr, flush=True)
+        return error.exit_code
+
+
+if __name__ == "__main__":
+    sys.exit(main(Path(sys.argv[1])))

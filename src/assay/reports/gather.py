@@ -1,0 +1,145 @@
+"""All that a report says, gathered from a study file and its records; open it to let a report say more.
+
+report = gather(Path("study.yaml"))
+report.summaries["baseline"].metrics["validate/rollout_nrmse"]
+"""
+
+import json
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from assay.matrix.arms import ResolvedArm, resolve
+from assay.matrix.cells import CellResult, read_cells
+from assay.matrix.hypotheses import Verdict, judge
+from assay.matrix.registration import read_registration
+from assay.matrix.study import StudyConfig
+from assay.reports.details import RunDetails, details
+from assay.reports.summary import COMPLETE, ArmSummary, ranked, summarise
+
+RUNS = "runs"
+"""Folder of the runs of all studies, beside the study file."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Metric:
+    """A metric as a report shows it. controls: name of the control to the metric that holds it."""
+
+    name: str
+    direction: Literal["min", "max"]
+    unit: str = ""
+    controls: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def label(self) -> str:
+        """With its unit."""
+        return f"{self.name} ({self.unit})" if self.unit else self.name
+
+    @property
+    def better(self) -> str:
+        """Which end is better, in words."""
+        return "lower is better" if self.direction == "min" else "higher is better"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Report:
+    """What is known of a study at one time."""
+
+    file: Path
+    runs: Path
+    """Folder of the study's runs."""
+    config: StudyConfig
+    arms: Mapping[str, ResolvedArm]
+    """The arms reported, in the order of the study file."""
+    summaries: Mapping[str, ArmSummary]
+    """Of the same arms."""
+    baseline: ArmSummary
+    """Of the baseline arm, whether or not it is among the arms reported."""
+    details: Mapping[tuple[str, int], RunDetails]
+    """Arm and seed to what is behind its numbers."""
+    metrics: Sequence[Metric]
+    verdicts: Mapping[str, Verdict]
+    registration: str
+    """Whether the hypotheses were registered, and what was amended since, in words; empty for no hypotheses."""
+    warnings: Sequence[str]
+    only: str | None
+    written: float
+    """Seconds since 1970."""
+
+    @property
+    def cells(self) -> list[CellResult]:
+        """Every arm x seed."""
+        return [cell for arm in self.summaries.values() for cell in arm.cells]
+
+    @property
+    def best(self) -> list[ArmSummary]:
+        """Arms that have the first metric, best first."""
+        first = self.metrics[0] if self.metrics else None
+        return ranked(self.summaries.values(), first.name, first.direction) if first else []
+
+
+def gather(path: Path, only: str | None = None, now: float | None = None) -> Report:
+    """Read a study file and the records of its runs, which lie in runs/<name> beside it.
+
+    Verdicts and warnings are of the whole study, whatever `only` (a pattern of arm names) leaves to be shown.
+
+    Raises:
+        ConfigError: the study file is wrong, or no arm matches `only`.
+        DataError: a run's metrics are damaged.
+    """
+    resolved = resolve(path)
+    config = resolved.config
+    shown = resolve(path, only).arms if only else resolved.arms
+    folder = path.parent / RUNS / config.name
+    cells = read_cells(folder, list(resolved.arms), config.seeds)
+    summaries = summarise(list(resolved.arms), config.baseline, cells)
+    of_baseline = {cell.seed: cell for cell in summaries[config.baseline].cells}
+    return Report(
+        file=path,
+        runs=folder,
+        config=config,
+        arms=shown,
+        summaries={name: summaries[name] for name in shown},
+        baseline=summaries[config.baseline],
+        details={
+            (cell.arm, cell.seed): details(cell, of_baseline.get(cell.seed)) for cell in cells if cell.arm in shown
+        },
+        metrics=_metrics(config),
+        verdicts=judge(config.hypotheses, config.metrics, cells, correction=config.correction),
+        registration=_registration(folder, config),
+        warnings=_warnings(resolved.arms, cells),
+        only=only,
+        written=time.time() if now is None else now,
+    )
+
+
+def _registration(folder: Path, config: StudyConfig) -> str:
+    if not config.hypotheses:
+        return ""
+    found = read_registration(folder)
+    if found is None:
+        return "Not registered: `assay submit` freezes the hypotheses, and nothing was submitted yet."
+    now = json.loads(json.dumps(config.hypotheses, default=asdict))
+    edited = now != found.entries[-1].hypotheses
+    return found.describe() + ("\nedited since, and not registered: submit again to amend" if edited else "")
+
+
+def _warnings(arms: Mapping[str, ResolvedArm], cells: Sequence[CellResult]) -> list[str]:
+    """What makes a comparison of arms doubtful."""
+    found = [f"{name} runs exactly the same as {arm.same_as}" for name, arm in arms.items() if arm.same_as]
+    commits = sorted({cell.commit[:12] for cell in cells if cell.commit and cell.state == COMPLETE})
+    if len(commits) > 1:
+        found.append(f"the complete runs come from {len(commits)} commits: {', '.join(commits)}; runs.csv says which")
+    return found
+
+
+def _metrics(config: StudyConfig) -> list[Metric]:
+    """The metrics of the study file; the controls stand beside the first."""
+    named = {"null": config.controls.null, "constant": config.controls.constant, "classical": config.controls.classical}
+    controls = {name: metric for name, metric in named.items() if metric}
+    return [
+        Metric(name=name, direction=each.direction, unit=each.unit, controls=controls if index == 0 else {})
+        for index, (name, each) in enumerate(config.metrics.items())
+    ]

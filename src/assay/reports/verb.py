@@ -1,0 +1,42 @@
+"""The verb `report`: parse and call; open it to change its options."""
+
+import argparse
+import json
+from pathlib import Path
+
+
+def add_report(verb: argparse.ArgumentParser) -> None:
+    """Write tables, figures, verdicts and a page from the records of a study's runs.
+
+    The folder gets report.md, report.html (one file that needs no network), arms.csv, runs.csv, experiments.md and
+    figures/*.png, made anew each time, and notes.md, which is yours: nothing that you write there is ever changed.
+
+    examples:
+      assay report study.yaml
+      assay report study.yaml --out results/report --only 'stack_*'
+      assay report studies/burgers/study.yaml --leaderboard reports/leaderboard.csv
+    """
+    verb.add_argument("file", metavar="STUDY.yaml", type=Path, help="a study file")
+    verb.add_argument("--out", metavar="DIR", type=Path, help="default: reports/NAME beside the study file")
+    verb.add_argument("--only", metavar="GLOB", help="arms whose names match; the leaderboard is left alone")
+    verb.add_argument("--leaderboard", metavar="FILE", type=Path, help="put this study's best arms among others'")
+    verb.add_argument("--json", action="store_true", help="print the verdicts as JSON instead of text")
+    verb.set_defaults(call=report)
+
+
+def report(parsed: argparse.Namespace, rest: list[str]) -> int:
+    """Write the report; print where it is and what the verdicts are."""
+    from assay.reports.report import write
+
+    written = write(parsed.file, parsed.out, parsed.only, parsed.leaderboard)
+    verdicts = written.report.verdicts
+    if parsed.json:
+        found = {name: {"verdict": each.verdict, "reason": each.reason} for name, each in verdicts.items()}
+        print(json.dumps({"report": str(written.folder / "report.html"), "verdicts": found}, indent=2))
+        return 0
+    for name, each in verdicts.items():
+        print(f"{name}: {each.verdict}: {each.reason}")
+    for warning in written.report.warnings:
+        print(f"warning: {warning}")
+    print(f"written: {written.folder / 'report.md'} and {written.folder / 'report.html'}")
+    return 0

@@ -1,0 +1,183 @@
+"""This computer as a scheduler: jobs are files in a folder that a pool in the background works off.
+
+FOLDER/NNNNNN.json     a job, as submitted
+FOLDER/NNNNNN.state    what has become of it, written by the pool alone
+FOLDER/NNNNNN.cancel   somebody wants its end
+FOLDER/jobs            how many may run at a time
+FOLDER/lock            held by the one living pool; the kernel lets go of it whatever way that pool ends
+FOLDER/pool.log        what the pool did
+"""
+
+import dataclasses
+import fcntl
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from assay.errors import DataError
+from assay.files import write_bytes
+from assay.runs.processes import stat
+from assay.schedulers import Job, Meaning
+
+START_TICKS = 19  # field 22 of proc(5), counted as `stat` does
+MEANINGS: dict[str, Meaning] = {"QUEUED": "queued", "RUNNING": "running"}
+ENDED = ("EXIT", "CANCELLED", "LOST", "GIVEN")
+"""First words for a job that will not go on: its exit code, cancelled, its pool killed, given up."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class State:
+    """What the pool says of a job. start_ticks tells its process from a later one of the same number."""
+
+    word: str
+    pid: int = 0
+    start_ticks: int = 0
+
+
+class Local:
+    """A bounded pool in a detached process; one for each folder. jobs: how many may run at a time."""
+
+    name = "local"
+
+    def __init__(self, folder: Path, jobs: int = 1) -> None:
+        self.folder = folder.absolute()
+        self.jobs = jobs
+        self._last = 0
+
+    def submit(self, job: Job) -> str:
+        """Put a job into the queue, and start a pool if none lives."""
+        write_bytes(self.folder / "jobs", f"{self.jobs}\n".encode())
+        job_id = self._create(job)
+        self.wake()
+        return job_id
+
+    def wake(self) -> None:
+        """Start the pool unless one lives; it outlives this process and its terminal."""
+        if self.has_pool():
+            return
+        with (self.folder / "pool.log").open("ab") as log:
+            subprocess.run(
+                [sys.executable, "-m", "assay.schedulers.pool", str(self.folder)],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+                check=True,
+            )
+
+    def has_pool(self) -> bool:
+        """Whether a pool lives."""
+        with claimed(self.folder) as mine:
+            return not mine
+
+    def states(self, ids: Collection[str]) -> dict[str, str]:
+        """QUEUED, RUNNING PID, EXIT CODE, CANCELLED, LOST (its pool was killed), or GIVEN UP."""
+        known = [each for each in ids if (self.folder / f"{each}.json").is_file()]
+        return {each: self._word(each) for each in known}
+
+    def meaning(self, word: str) -> Meaning:
+        """What such a word means."""
+        first = word.partition(" ")[0]
+        return MEANINGS.get(first, "ended" if first in ENDED else "unknown")
+
+    def cancel(self, job_id: str) -> None:
+        """Ask for a job's end; the pool does it, or has nothing to do where none lives."""
+        if self.meaning(self.states([job_id]).get(job_id, "")) != "unknown":
+            (self.folder / f"{job_id}.cancel").touch()
+
+    def _word(self, job_id: str) -> str:
+        state = read_state(self.folder, job_id)
+        if state.word == "QUEUED" and is_cancelled(self.folder, job_id):
+            return "CANCELLED"
+        if state.pid and not lives(state):
+            # the pool has seen its end and is about to say so, or was killed
+            state = read_state(self.folder, job_id)
+            return state.word if not state.pid or self.has_pool() else "LOST"
+        return f"{state.word} {state.pid}" if state.pid else state.word
+
+    def _create(self, job: Job) -> str:
+        content = json.dumps({**dataclasses.asdict(job), "folder": str(job.folder), "log": str(job.log)}, indent=1)
+        self._last = self._last or max((int(each) for each in job_ids(self.folder)), default=0)
+        while True:
+            self._last += 1
+            whole = self.folder / f".{os.getpid()}.{self._last}.new"
+            write_bytes(whole, content.encode())
+            try:
+                os.link(whole, self.folder / f"{self._last:06d}.json")  # as one step: a pool reads no half of a job
+            except FileExistsError:
+                continue
+            finally:
+                whole.unlink()
+            return f"{self._last:06d}"
+
+
+@contextmanager
+def claimed(folder: Path) -> Iterator[bool]:
+    """Hold the lock of the pool within; False: another holds it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "lock").open("ab") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield False
+            return
+        yield True
+
+
+def job_ids(folder: Path) -> list[str]:
+    """All jobs, in the order they came."""
+    return sorted(path.stem for path in folder.glob("[0-9]*.json"))
+
+
+def read_job(folder: Path, job_id: str) -> Job:
+    """A job as submitted.
+
+    Raises:
+        DataError: its file is damaged.
+    """
+    told = _json(folder / f"{job_id}.json")
+    return Job(name=told["name"], command=told["command"], folder=Path(told["folder"]), log=Path(told["log"]))
+
+
+def read_state(folder: Path, job_id: str) -> State:
+    """What the pool said last; QUEUED if it has said nothing.
+
+    Raises:
+        DataError: the file is damaged.
+    """
+    path = folder / f"{job_id}.state"
+    return State(**_json(path)) if path.exists() else State(word="QUEUED")
+
+
+def write_state(folder: Path, job_id: str, state: State) -> None:
+    """Replace what is said of a job."""
+    write_bytes(folder / f"{job_id}.state", json.dumps(dataclasses.asdict(state)).encode())
+
+
+def is_cancelled(folder: Path, job_id: str) -> bool:
+    """Whether somebody wants its end."""
+    return (folder / f"{job_id}.cancel").exists()
+
+
+def start_ticks(pid: int) -> int:
+    """When a process started, in clock ticks since boot; 0: it has ended."""
+    fields = stat(pid)
+    return 0 if fields is None or fields[0] in "ZXx" else int(fields[START_TICKS])
+
+
+def lives(state: State) -> bool:
+    """Whether the process of a running job still runs."""
+    return state.pid > 0 and start_ticks(state.pid) == state.start_ticks
+
+
+def _json(path: Path) -> dict[str, Any]:
+    with suppress(ValueError, OSError):
+        found: dict[str, Any] = json.loads(path.read_text())
+        return found
+    raise DataError(f"{path}: not valid JSON; remove it and submit again")

@@ -1,0 +1,184 @@
+"""The pool of the scheduler `local`: starts jobs in the order they came, some at a time; open it when one is not run.
+
+    python -m assay.schedulers.pool FOLDER
+
+It ends a while after its last job. If it is killed, its jobs are asked to stop; whoever submits next starts another.
+"""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from assay.errors import AssayError
+from assay.progress import UNFINISHED
+from assay.runs.processes import set_parent_death_signal
+from assay.schedulers.local import (
+    State,
+    claimed,
+    is_cancelled,
+    job_ids,
+    lives,
+    read_job,
+    read_state,
+    start_ticks,
+    write_state,
+)
+
+POLL_S = 0.1
+LINGER_S = 2.0
+"""How long an idle pool waits for more: a start takes a quarter of a second."""
+AGAIN = 3
+"""How often in a row a job is started again that ends with 75 although it got nowhere."""
+NOWHERE_S = 5.0
+"""A job that ends with 75 sooner than this has not got anywhere."""
+
+
+@dataclass
+class Running:
+    """A job's process. nowhere: how often in a row it ended with 75 without having got anywhere."""
+
+    process: "subprocess.Popen[bytes]"
+    started: float
+    nowhere: int = 0
+    asked: bool = False
+
+
+class Pool:
+    """The jobs of a folder. Only the process that holds the folder's lock may make one."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.running: dict[str, Running] = {}
+        self.done: set[str] = set()
+        self.orphans: dict[str, State] = {}
+        for job_id in job_ids(folder):
+            self._take_over(job_id)
+
+    def work(self) -> None:
+        """Until there has been nothing to do for a while."""
+        idle_since = time.monotonic()
+        while time.monotonic() - idle_since < LINGER_S:
+            self._bury()
+            self._collect()
+            self._start()
+            if self.running or self.orphans:
+                idle_since = time.monotonic()
+            time.sleep(POLL_S)
+
+    def waiting(self) -> list[str]:
+        """Jobs not yet begun, in the order they came."""
+        return [each for each in job_ids(self.folder) if each not in self.done and each not in self.running]
+
+    def _take_over(self, job_id: str) -> None:
+        """What an earlier pool left: its words stand, and what it did not see the end of is an orphan."""
+        state = read_state(self.folder, job_id)
+        if state.word == "QUEUED":
+            return
+        self.done.add(job_id)
+        if state.pid:
+            self.orphans[job_id] = state
+
+    def _start(self) -> None:
+        """Fill the free places; while there are none the queue is not even looked at, for it may be long."""
+        free = self._jobs() - len(self.running) - len(self.orphans)
+        for job_id in self.waiting() if free > 0 else []:
+            if is_cancelled(self.folder, job_id):
+                self._end(job_id, "CANCELLED")
+            elif free > 0:
+                free -= 1
+                self._launch(job_id, 0)
+
+    def _jobs(self) -> int:
+        with suppress(OSError, ValueError):
+            return int((self.folder / "jobs").read_text())
+        return 1
+
+    def _launch(self, job_id: str, nowhere: int) -> None:
+        try:
+            job = read_job(self.folder, job_id)
+            job.log.parent.mkdir(parents=True, exist_ok=True)
+            with job.log.open("ab") as log:
+                process = subprocess.Popen(
+                    job.command,
+                    cwd=job.folder,
+                    stdin=subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=log,
+                    start_new_session=True,
+                    preexec_fn=lambda: set_parent_death_signal(signal.SIGTERM),
+                )
+        except (OSError, AssayError) as error:
+            self._say(f"{job_id} cannot be started: {error}")
+            self._end(job_id, "EXIT 127")
+            return
+        self._say(f"{job_id} {job.name} started as {process.pid}")
+        self.running[job_id] = Running(process, time.monotonic(), nowhere)
+        write_state(self.folder, job_id, State(word="RUNNING", pid=process.pid, start_ticks=start_ticks(process.pid)))
+
+    def _bury(self) -> None:
+        """Jobs whose pool was killed were asked to stop by its death; they are lost once they have."""
+        for job_id, state in list(self.orphans.items()):
+            if not lives(state):
+                del self.orphans[job_id]
+                self._end(job_id, "LOST")
+
+    def _collect(self) -> None:
+        for job_id, job in list(self.running.items()):
+            cancelled = is_cancelled(self.folder, job_id)
+            code = job.process.poll()
+            if code is None:
+                if cancelled and not job.asked:
+                    job.asked = True
+                    job.process.send_signal(signal.SIGINT)
+                continue
+            del self.running[job_id]
+            self._say(f"{job_id} ended with {code}")
+            if cancelled:
+                self._end(job_id, "CANCELLED")
+            elif code == UNFINISHED:
+                self._again(job_id, job)
+            else:
+                self._end(job_id, f"EXIT {code}")
+
+    def _again(self, job_id: str, job: Running) -> None:
+        nowhere = job.nowhere + 1 if time.monotonic() - job.started < NOWHERE_S else 0
+        if nowhere > AGAIN:
+            self._end(job_id, f"GIVEN UP: ended with {UNFINISHED} {nowhere} times within {NOWHERE_S:g} s")
+        else:
+            self._launch(job_id, nowhere)
+
+    def _end(self, job_id: str, word: str) -> None:
+        self.done.add(job_id)
+        write_state(self.folder, job_id, State(word=word))
+
+    def _say(self, text: str) -> None:
+        print(time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), text, flush=True)
+
+
+def main(folder: Path) -> int:
+    """Work off what is there; a job that came while the lock was being let go of is not forgotten."""
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    while True:
+        with claimed(folder) as mine:
+            if not mine:
+                return 0
+            pool = Pool(folder)
+            pool.work()
+        if not pool.waiting():
+            return 0
+
+
+def detach() -> None:
+    """Go on as an orphan, so that whoever started this has nothing to wait for."""
+    if os.fork():
+        os._exit(0)
+
+
+if __name__ == "__main__":
+    detach()
+    sys.exit(main(Path(sys.argv[1])))

@@ -1,0 +1,234 @@
+"""What `assay submit` submits and what it leaves alone, with a scheduler that only takes notes."""
+
+import json
+import os
+
+import pytest
+from tests.matrix.toy import Commanded, Repository, record
+
+from assay.__main__ import main
+from assay.errors import ConfigError, UserError
+from assay.matrix.registration import read_registration
+from assay.matrix.standing import study_status
+from assay.matrix.submission import POOL, read_submission
+from assay.matrix.submit import Decision, cancel, open_study, scheduler_of, submit
+from assay.schedulers.local import Local, State, claimed, start_ticks, write_state
+
+ALL = [(arm, seed) for seed in (0, 1) for arm in ("slow", "fast", "broken")]
+
+
+@pytest.fixture
+def repository(tmp_path) -> Repository:
+    return Repository(tmp_path)
+
+
+@pytest.fixture
+def scheduler() -> Commanded:
+    return Commanded()
+
+
+def give(repository: Repository, scheduler: Commanded, **options: bool) -> list[Decision]:
+    return submit(open_study(repository.study, None), scheduler, **options)
+
+
+def what(decisions: list[Decision], arm: str, seed: int) -> Decision:
+    (found,) = [each for each in decisions if (each.arm, each.seed) == (arm, seed)]
+    return found
+
+
+def test_everything_that_is_missing_is_submitted_seed_by_seed(repository, scheduler):
+    decisions = give(repository, scheduler)
+    assert [(each.arm, each.seed) for each in decisions] == ALL
+    assert [job.name for job in scheduler.jobs.values()] == [f"toy-{arm}-s{seed}" for arm, seed in ALL]
+    kept = read_submission(repository.run("fast", 1))
+    assert kept.overrides == ["train.optimizer.lr=0.5", "seed=1"]
+    assert (kept.params["train"]["optimizer"]["lr"], kept.params["seed"]) == (0.5, 1)
+    assert kept.commit == repository.git("rev-parse", "HEAD")
+
+
+def test_what_is_queued_or_running_is_not_submitted_again(repository, scheduler):
+    give(repository, scheduler)
+    scheduler.words["1"] = "running"
+    record(repository.run("slow", 0), code=None)
+    again = give(repository, scheduler)
+    assert what(again, "slow", 0).what == "running"
+    assert {each.what for each in again[1:]} == {"queued"}
+    assert len(scheduler.jobs) == len(ALL)
+
+
+def test_a_job_that_the_scheduler_has_lost_is_submitted_again(repository, scheduler):
+    give(repository, scheduler)
+    scheduler.end_all()
+    del scheduler.words["2"]
+    assert {each.what for each in give(repository, scheduler)} == {"submit"}
+
+
+def test_a_run_that_works_without_a_job_is_left_alone(repository, scheduler):
+    give(repository, scheduler)
+    scheduler.end_all()
+    record(repository.run("fast", 0), code=None)
+    assert what(give(repository, scheduler), "fast", 0).what == "running"
+
+
+def test_a_complete_run_is_left_alone_once_its_result_was_handed_back(repository, scheduler):
+    give(repository, scheduler)
+    scheduler.end_all()
+    for seed in (0, 1):
+        record(repository.run("slow", seed), code=0)
+    (repository.run("slow", 0) / "metrics.json").write_text("{}")
+    again = give(repository, scheduler)
+    assert what(again, "slow", 0).what == "complete"
+    assert what(again, "slow", 1).what == "submit"
+
+
+def test_a_run_that_met_nan_is_a_result_until_the_code_changes_or_it_is_asked_for(repository, scheduler):
+    give(repository, scheduler)
+    scheduler.end_all()
+    nan = {"kind": "NonFiniteError", "error": "loss is NaN at step 3"}
+    record(repository.run("broken", 0), code=1, stage=nan)
+    decision = what(give(repository, scheduler, dry_run=True), "broken", 0)
+    assert decision.what == "failed" and "denominator" in decision.note
+    assert what(give(repository, scheduler, dry_run=True, again=True), "broken", 0).what == "submit"
+    repository.commit()
+    assert what(give(repository, scheduler), "broken", 0).what == "submit"
+
+
+def test_any_other_failure_is_submitted_again(repository, scheduler):
+    give(repository, scheduler)
+    scheduler.end_all()
+    record(repository.run("broken", 0), code=1, stage={"kind": "ValueError", "error": "no"})
+    decision = what(give(repository, scheduler), "broken", 0)
+    assert (decision.what, decision.note) == ("submit", "failed: ValueError")
+
+
+def test_a_run_of_other_parameters_is_reported_and_kept(repository, scheduler):
+    give(repository, scheduler)
+    scheduler.end_all()
+    record(repository.run("fast", 0), code=0)
+    (repository.run("fast", 0) / "metrics.json").write_text("{}")
+    repository.change_study("lr: 0.5", "lr: 0.25")
+    decision = what(give(repository, scheduler), "fast", 0)
+    assert decision.what == "changed"
+    assert "train.optimizer.lr=0.5 (now 0.25)" in decision.note and "move" in decision.note
+
+
+def test_a_dry_run_does_nothing(repository, scheduler):
+    assert {each.what for each in give(repository, scheduler, dry_run=True)} == {"submit"}
+    assert not scheduler.jobs and not (repository.folder / "runs").exists()
+
+
+def test_hypotheses_are_registered_before_the_first_run_and_amendments_are_noted(repository, scheduler):
+    give(repository, scheduler)
+    repository.change_study("margin: 0.1", "margin: 0.2")
+    give(repository, scheduler)
+    registration = read_registration(repository.folder / "runs/toy")
+    assert [entry.changes for entry in registration.entries] == [(), ("H1.margin 0.1 -> 0.2",)]
+
+
+def test_cancel_ends_what_is_queued_or_running_of_the_arms_named(repository, scheduler):
+    give(repository, scheduler)
+    scheduler.words["5"] = "ended"
+    found = cancel(repository.study, "fast", scheduler)
+    assert found == [{"arm": "fast", "seed": 0, "state": "queued", "job": "2"}]
+    assert scheduler.cancelled == ["2"]
+
+
+def test_the_advice_of_a_study_is_to_submit(repository, scheduler):
+    give(repository, scheduler)
+    record(repository.run("slow", 0), code=1, stage={"kind": "ValueError", "error": "no"})
+    record(repository.run("broken", 0), code=1, stage={"kind": "NonFiniteError", "error": "loss is NaN at step 3"})
+    actions = {(each.arm, each.seed): each.action for each in study_status(repository.study, None)}
+    assert f"assay submit {repository.study} --only slow" in actions[("slow", "0")]
+    assert f"assay submit {repository.study} --only broken --again" in actions[("broken", "0")]
+    assert not any("assay exec" in action for action in actions.values())
+
+
+def test_status_of_a_study_shows_missing_runs(repository, scheduler):
+    submit(open_study(repository.study, "slow"), scheduler)
+    record(repository.run("slow", 0), code=0)
+    (repository.run("slow", 0) / "metrics.json").write_text("{}")
+    record(repository.run("slow", 1), code=0)
+    found = {(each.arm, each.seed): each.state for each in study_status(repository.study, None)}
+    assert found[("slow", "0")] == "complete"
+    assert found[("slow", "1")] == "partial"  # its result was not handed back
+    assert {found[("fast", "0")], found[("broken", "1")]} == {"missing"}
+    assert {each.arm for each in study_status(repository.study, "s*")} == {"slow"}
+
+
+def test_status_follows_the_queue_until_the_result_is_handed_back(repository):
+    with claimed(repository.folder / POOL):  # no pool begins to work: the test says what one would
+        pool = Local(repository.folder / POOL)
+        submit(open_study(repository.study, "slow"), pool)
+        assert {each.state for each in study_status(repository.study, "slow")} == {"queued"}
+        write_state(pool.folder, "000001", State(word="RUNNING", pid=os.getpid(), start_ticks=start_ticks(os.getpid())))
+        record(repository.run("slow", 0), code=0)
+        assert [each.state for each in study_status(repository.study, "slow")] == ["running", "queued"]
+        (repository.run("slow", 0) / "metrics.json").write_text("{}")
+        assert [each.state for each in study_status(repository.study, "slow")] == ["complete", "queued"]
+
+
+def test_nothing_more_is_advised_when_only_nan_is_left(repository, scheduler, capsys):
+    submit(open_study(repository.study, "broken"), scheduler)
+    for seed in (0, 1):
+        record(repository.run("broken", seed), code=1, stage={"kind": "NonFiniteError", "error": "loss is NaN"})
+    assert main(["status", str(repository.study), "--only", "broken"]) == 0
+    assert capsys.readouterr().out.splitlines()[-1] == "2 failed"
+
+
+def test_the_verbs_speak_json(repository, capsys):
+    assert main(["submit", str(repository.study), "--dry-run", "--only", "fast", "--json"]) == 0
+    assert [each["arm"] for each in json.loads(capsys.readouterr().out)] == ["fast", "fast"]
+    assert main(["status", str(repository.study), "--json"]) == 0
+    assert {each["state"] for each in json.loads(capsys.readouterr().out)} == {"missing"}
+    assert main(["cancel", str(repository.study), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == []
+
+
+def test_status_without_json_ends_with_the_command_that_does_the_rest(repository, capsys):
+    assert main(["status", str(repository.study)]) == 0
+    assert capsys.readouterr().out.splitlines()[-2:] == ["6 missing", f"-> assay submit {repository.study}"]
+
+
+def test_logs_are_those_of_the_newest_attempt(repository, scheduler, capsys):
+    give(repository, scheduler)
+    run = repository.run("slow", 0)
+    record(run, code=0)
+    (run / "logs").mkdir()
+    (run / "logs/0001.log").write_text("one\ntwo\n")
+    assert main(["logs", str(run), "-f"]) == 0
+    assert capsys.readouterr().out == "one\ntwo\n"
+    assert main(["logs", str(repository.run("fast", 0))]) == 2
+    assert "got no log; allowed: the folder of a run that has begun" in capsys.readouterr().err
+
+
+def test_uncommitted_code_is_refused_but_the_study_file_may_differ(repository):
+    repository.study.write_text(repository.study.read_text() + "# a note\n")
+    open_study(repository.study, None)
+    (repository.folder / "stage.py").write_text("pass")
+    with pytest.raises(UserError, match=r"uncommitted changes in stage.py; every run gets the last commit; commit"):
+        open_study(repository.study, None)
+
+
+def test_a_pipeline_that_is_not_committed_is_refused(repository):
+    repository.git("rm", "--quiet", "--cached", "dvc.yaml")
+    repository.git("commit", "--quiet", "--message", "forgotten")
+    with pytest.raises(UserError, match=r"dvc.yaml: got a file that is not committed"):
+        open_study(repository.study, None)
+
+
+def test_a_folder_without_git_is_refused(repository):
+    (repository.folder / ".git").rename(repository.folder / "git-of-old")
+    with pytest.raises(UserError, match="got no commit of a git repository"):
+        open_study(repository.study, None)
+
+
+def test_only_needs_a_study_file(tmp_path, capsys):
+    assert main(["status", str(tmp_path), "--only", "x"]) == 2
+    assert "--only: got" in capsys.readouterr().err
+
+
+def test_a_wrong_machine_file_is_named(repository, tmp_path):
+    path = tmp_path / "machine.yaml"
+    path.write_text("jobs: 0")
+    with pytest.raises(ConfigError, match="jobs: got 0"):
+        scheduler_of(repository.folder, path)

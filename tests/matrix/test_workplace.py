@@ -1,0 +1,117 @@
+"""One run from clone to DVC experiment, with a pipeline of one quick stage and real DVC and git."""
+
+import csv
+import io
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from tests.matrix.toy import Inline, Repository
+
+from assay.matrix.handback import numbers
+from assay.matrix.queued import take_over
+from assay.matrix.submission import CLONES
+from assay.matrix.submit import open_study, submit
+from assay.matrix.workplace import main
+from assay.runs.status import collect
+
+
+def dvc(repository: Repository, *arguments: str) -> str:
+    environment = {**os.environ, **{f"GIT_{each}": "nobody@localhost" for each in ("AUTHOR_NAME", "COMMITTER_NAME")}}
+    environment |= {f"GIT_{each}": "nobody@localhost" for each in ("AUTHOR_EMAIL", "COMMITTER_EMAIL")}
+    command = [sys.executable, "-m", "dvc", *arguments]
+    return subprocess.run(
+        command, cwd=repository.folder, env=environment, check=True, capture_output=True, text=True
+    ).stdout
+
+
+@pytest.fixture(scope="module")
+def repository(tmp_path_factory) -> Repository:
+    """The study after `assay submit` of one run that ends well and one that fails, and of an entry of DVC's queue."""
+    made = Repository(tmp_path_factory.mktemp("study"))
+    made.change_study("seeds: [0, 1]", "seeds: [3]")
+    made.commit()
+    dvc(made, "exp", "run", "--quiet", "--queue", "--name", "by-hand", "--set-param", "train.optimizer.lr=0.75")
+    scheduler = Inline()
+    submit(open_study(made.study, "fast"), scheduler)
+    submit(open_study(made.study, "broken"), scheduler)
+    taken = take_over(open_study(made.study, "fast"), scheduler, dry_run=False)
+    assert [each.note for each in taken] == ["queued/by-hand, by dvc exp run --queue"]
+    return made
+
+
+def experiments(repository: Repository) -> dict[str, dict[str, str]]:
+    rows = csv.DictReader(io.StringIO(dvc(repository, "exp", "show", "--csv")))
+    return {row["Experiment"]: row for row in rows if row["Experiment"]}
+
+
+def clone(repository: Repository, name: str) -> Path:
+    return repository.folder / CLONES / name
+
+
+def test_a_run_is_listed_as_an_experiment_with_its_parameters_and_metrics(repository):
+    found = experiments(repository)
+    assert found.keys() == {"toy-fast-s3", "by-hand"}
+    assert (found["toy-fast-s3"]["train.optimizer.lr"], found["toy-fast-s3"]["seed"]) == ("0.5", "3")
+    assert found["toy-fast-s3"]["error"] == "3.5"
+
+
+def test_its_metrics_and_small_results_lie_in_its_folder(repository):
+    run = repository.run("fast", 3)
+    assert json.loads((run / "metrics.json").read_text()) == {"validate/error": 3.5, "validate/by.snr": 2}
+    assert (run / "results/validate/table.csv").read_text() == "a,b\n1,2\n"
+    assert "handed back" in (run / "job.log").read_text()
+
+
+def test_its_record_is_that_of_a_supervised_run(repository):
+    (found,) = collect(repository.run("fast", 3))
+    assert (found.study, found.arm, found.seed, found.state) == ("toy", "fast", "3", "complete")
+
+
+def test_the_clone_of_a_complete_run_is_removed_and_that_of_another_kept(repository):
+    assert not clone(repository, "toy-fast-s3").exists()
+    kept = clone(repository, "toy-broken-s3")
+    assert "lr: 2.0" in (kept / "params.yaml").read_text()
+    assert (kept / ".dvc/config.local").read_text().endswith(f"dir = {repository.folder}/.dvc/cache\n")
+
+
+def test_a_run_that_fails_leaves_its_record_and_no_metrics(repository):
+    run = repository.run("broken", 3)
+    (found,) = collect(run)
+    assert found.state == "failed"
+    assert not (run / "metrics.json").exists()
+
+
+def test_the_main_tree_is_left_as_it_was(repository):
+    assert repository.git("status", "--porcelain") == ""
+    assert not (repository.folder / "results").exists()
+
+
+def test_what_dvc_had_queued_ran_with_what_it_was_queued_with_and_has_left_that_queue(repository):
+    assert experiments(repository)["by-hand"]["train.optimizer.lr"] == "0.75"
+    assert "by-hand" not in dvc(repository, "queue", "status")
+    assert (
+        json.loads((repository.folder / "runs/toy/queued/by-hand/metrics.json").read_text())["validate/error"] == 0.75
+    )
+
+
+def test_a_folder_that_was_never_submitted_is_refused_in_one_line(tmp_path, capsys):
+    assert main(tmp_path) == 2
+    assert capsys.readouterr().err == (
+        f"assay: {tmp_path}: got no submission; allowed: the folder of a run; give assay submit\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("file", "expected"),
+    [
+        ("results/validate/metrics.json", {"validate/a": 1, "validate/b.c": 0.5}),
+        ("results/a/b/metrics.json", {"a/b/a": 1, "a/b/b.c": 0.5}),
+        ("metrics.json", {"a": 1, "b.c": 0.5}),
+    ],
+)
+def test_metrics_are_named_by_their_folder_below_results(file, expected):
+    assert numbers(file, {"a": 1, "b": {"c": 0.5}, "text": "x", "yes": True, "bad": float("nan")}) == expected

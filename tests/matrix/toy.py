@@ -1,0 +1,155 @@
+"""A repository with a study of one quick stage, and a scheduler that a test commands."""
+
+import shutil
+import subprocess
+import time
+from collections.abc import Collection, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from assay.matrix.submission import read_submission
+from assay.runs.record import Attempt, Run, Stage
+from assay.runs.store import RunFolder, this_process
+from assay.schedulers import Job, Meaning
+
+ROOT = Path(__file__).parents[2]
+PIPELINE = """\
+stages:
+  validate:
+    cmd: python stage.py
+    params: [seed, train.optimizer.lr]
+    deps: [stage.py]
+    outs: [results/validate/table.csv]
+    metrics:
+      - results/validate/metrics.json:
+          cache: false
+"""
+STAGE = """\
+import json, os
+from ruamel.yaml import YAML
+params = YAML(typ="safe").load(open("params.yaml"))
+lr = params["train"]["optimizer"]["lr"]
+os.makedirs("results/validate", exist_ok=True)
+open("results/validate/table.csv", "w").write("a,b\\n1,2\\n")
+metrics = {"error": lr + params["seed"], "by": {"snr": 2}, "name": "text", "bad": float("nan")}
+json.dump(metrics, open("results/validate/metrics.json", "w"))
+raise SystemExit(3 if lr > 1 else 0)
+"""
+STUDY = """\
+name: toy
+question: Does the rate matter?
+study: asl
+pipeline: dvc.yaml
+baseline: slow
+seeds: [0, 1]
+arms:
+  slow:
+    reason: The reference.
+  fast:
+    reason: A higher rate.
+    set: {train.optimizer.lr: 0.5}
+  broken:
+    reason: Fails.
+    set: {train.optimizer.lr: 2.0}
+metrics:
+  validate/error: {direction: min}
+hypotheses:
+  H1: {claim: It does., metric: validate/error, arm: fast, versus: slow, test: superior, margin: 0.1}
+"""
+
+
+class Repository:
+    """A git repository with the study, committed."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.study = folder / "study.yaml"
+        files = {"dvc.yaml": PIPELINE, "stage.py": STAGE, "study.yaml": STUDY, ".dvcignore": ".assay\n/runs\n"}
+        files |= {".gitignore": "/runs/\n/.assay/\n/results/\n", ".dvc/config": ""}
+        files |= {".dvc/.gitignore": "/config.local\n/tmp\n/cache\n"}  # as `dvc init` writes it
+        for name, text in files.items():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            (folder / name).write_text(text)
+        shutil.copy(ROOT / "params.yaml", folder)
+        self.git("init", "--quiet")
+        self.commit()
+
+    def git(self, *arguments: str) -> str:
+        """What a git command says."""
+        identity = ("-c", "user.name=nobody", "-c", "user.email=nobody@localhost")
+        command = ["git", *identity, *arguments]
+        return subprocess.run(command, cwd=self.folder, check=True, capture_output=True, text=True).stdout.strip()
+
+    def commit(self) -> str:
+        """Commit everything; returns the commit."""
+        self.git("add", "--all")
+        self.git("commit", "--quiet", "--allow-empty", "--message", "change")
+        return self.git("rev-parse", "HEAD")
+
+    def run(self, arm: str, seed: int) -> Path:
+        """The folder of a run."""
+        return self.folder / "runs/toy" / arm / str(seed)
+
+    def change_study(self, old: str, new: str) -> None:
+        """Edit the study file."""
+        text = self.study.read_text()
+        assert old in text
+        self.study.write_text(text.replace(old, new))
+
+
+class Commanded:
+    """A scheduler that only writes down what it is given; `words` is what it then says."""
+
+    name = "commanded"
+
+    def __init__(self) -> None:
+        self.jobs: dict[str, Job] = {}
+        self.words: dict[str, str] = {}
+        self.cancelled: list[str] = []
+
+    def submit(self, job: Job) -> str:
+        job_id = str(len(self.jobs) + 1)
+        self.jobs[job_id], self.words[job_id] = job, "queued"
+        return job_id
+
+    def states(self, ids: Collection[str]) -> dict[str, str]:
+        return {each: self.words[each] for each in ids if each in self.words}
+
+    def meaning(self, word: str) -> Meaning:
+        meanings: Mapping[str, Meaning] = {"queued": "queued", "running": "running", "ended": "ended"}
+        return meanings.get(word, "unknown")
+
+    def cancel(self, job_id: str) -> None:
+        self.cancelled.append(job_id)
+
+    def end_all(self) -> None:
+        """As if every job had ended."""
+        self.words = dict.fromkeys(self.words, "ended")
+
+
+class Inline(Commanded):
+    """Runs a job at once, to its end."""
+
+    def submit(self, job: Job) -> str:
+        job_id = super().submit(job)
+        job.log.parent.mkdir(parents=True, exist_ok=True)
+        with job.log.open("ab") as log:
+            subprocess.run(job.command, cwd=job.folder, stdout=log, stderr=log, check=False)
+        self.words[job_id] = "ended"
+        return job_id
+
+
+def record(run: Path, code: int | None, commit: str = "", stage: Mapping[str, Any] | None = None) -> None:
+    """As if the run had been executed with what it was submitted with. code: None while it runs."""
+    submission = read_submission(run)
+    assert submission is not None
+    folder, now = RunFolder(run), time.time()
+    study, arm, seed = run.parts[-3:]
+    told = Run(study=study, arm=arm, seed=seed, stages=["validate"], params=submission.params)
+    folder.write_run(replace(told, commit=commit or submission.commit))
+    begun = Attempt(number=0, holder=this_process(), command=["dvc", "repro"], started=now, heartbeat=now)
+    attempt = folder.begin(begun)
+    stages = [Stage(study="asl", stage="validate", started=now, ended=now, code=code, **(stage or {}))]
+    if code is not None:
+        folder.update(replace(attempt, ended=now, code=code, stages=stages))

@@ -1,0 +1,132 @@
+"""The pool of this computer: bounded, one at a time, outlived by its records; beyond what every scheduler does."""
+
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from assay.errors import DataError
+from assay.schedulers import Job
+from assay.schedulers.local import Local, claimed, read_state
+from assay.schedulers.pool import main
+
+WITHIN_S = 20.0
+
+
+def wait_until(holds: Callable[[], object]) -> None:
+    end = time.monotonic() + WITHIN_S
+    while not holds():
+        assert time.monotonic() < end, f"waited {WITHIN_S} s"
+        time.sleep(0.02)
+
+
+@pytest.fixture
+def pool(tmp_path) -> Local:
+    return Local(tmp_path / "pool", jobs=2)
+
+
+def job(folder: Path, code: str, name: str = "job") -> Job:
+    return Job(name=name, command=[sys.executable, "-S", "-c", code], folder=folder, log=folder / f"{name}.log")
+
+
+def hold(folder: Path, name: str) -> Job:
+    """Runs until the file `go` is there, or until it is asked to end."""
+    code = (
+        "import os, signal, sys, time\n"
+        f"signal.signal(signal.SIGTERM, lambda *_: (open('{name}.asked', 'w').close(), sys.exit(75)))\n"
+        f"open('{name}.ready', 'w').close()\n"
+        "while not os.path.exists('go'): time.sleep(0.01)"
+    )
+    return job(folder, code, name)
+
+
+def words(pool: Local, ids: list[str]) -> list[str]:
+    return [word.partition(" ")[0] for word in pool.states(ids).values()]
+
+
+@pytest.fixture
+def pool_process(pool) -> Iterator[Callable[[], int]]:
+    """The number of the pool's process, which its working jobs have as their parent."""
+
+    def find(job_id: str = "000001") -> int:
+        wait_until(lambda: read_state(pool.folder, job_id).pid)
+        status = Path(f"/proc/{read_state(pool.folder, job_id).pid}/status").read_text()
+        return int(status.partition("PPid:")[2].split()[0])
+
+    yield find
+
+
+def test_no_more_jobs_run_at_a_time_than_the_machine_allows(pool, tmp_path):
+    ids = [pool.submit(hold(tmp_path, f"job{number}")) for number in range(3)]
+    wait_until(lambda: words(pool, ids) == ["RUNNING", "RUNNING", "QUEUED"])
+    time.sleep(0.5)
+    assert words(pool, ids) == ["RUNNING", "RUNNING", "QUEUED"]
+    (tmp_path / "go").touch()
+    wait_until(lambda: list(pool.states(ids).values()) == ["EXIT 0"] * 3)
+
+
+def test_jobs_begin_in_the_order_they_came(tmp_path):
+    pool = Local(tmp_path / "pool", jobs=1)
+    ids = [pool.submit(job(tmp_path, f"open('order', 'a').write('{n}')", f"job{n}")) for n in range(4)]
+    wait_until(lambda: words(pool, ids) == ["EXIT"] * 4)
+    assert (tmp_path / "order").read_text() == "0123"
+
+
+def test_two_pools_never_work_at_once(pool, tmp_path):
+    with claimed(pool.folder) as mine:
+        assert mine
+        pool.submit(job(tmp_path, "open('ran', 'w')"))
+        main(pool.folder)  # a second pool: sees the lock, and ends
+    assert not (tmp_path / "ran").exists()
+
+
+def test_a_killed_pool_asks_its_jobs_to_stop_and_the_next_one_calls_them_lost(pool, pool_process, tmp_path):
+    job_id = pool.submit(hold(tmp_path, "first"))
+    wait_until((tmp_path / "first.ready").exists)
+    os.kill(pool_process(), signal.SIGKILL)
+    wait_until((tmp_path / "first.asked").exists)
+    wait_until(lambda: pool.states([job_id]) == {job_id: "LOST"})
+    (tmp_path / "go").touch()
+    second = pool.submit(job(tmp_path, "pass", "second"))
+    wait_until(lambda: pool.states([second]) == {second: "EXIT 0"})
+    assert read_state(pool.folder, job_id).word == "LOST"
+    assert pool.meaning("LOST") == "ended"
+
+
+def test_what_a_killed_pool_had_queued_is_run_by_the_next_one(pool_process, tmp_path):
+    pool = Local(tmp_path / "pool", jobs=1)
+    pool.submit(hold(tmp_path, "first"))
+    queued = pool.submit(job(tmp_path, "open('ran', 'w')", "second"))
+    wait_until((tmp_path / "first.ready").exists)
+    os.kill(pool_process(), signal.SIGKILL)
+    wait_until(lambda: not pool.has_pool())
+    assert pool.states([queued]) == {queued: "QUEUED"}
+    pool.wake()
+    wait_until((tmp_path / "ran").exists)
+
+
+def test_a_job_that_always_ends_with_75_at_once_is_given_up(pool, tmp_path):
+    code = "import sys; open('tries', 'a').write('x'); sys.exit(75)"
+    job_id = pool.submit(job(tmp_path, code))
+    wait_until(lambda: pool.meaning(pool.states([job_id])[job_id]) == "ended")
+    assert pool.states([job_id])[job_id].startswith("GIVEN UP: ended with 75 4 times")
+    assert (tmp_path / "tries").read_text() == "xxxx"
+
+
+def test_a_command_that_does_not_exist_ends_and_the_pool_goes_on(pool, tmp_path):
+    bad = pool.submit(Job(name="bad", command=["/nowhere/x"], folder=tmp_path, log=tmp_path / "bad.log"))
+    good = pool.submit(job(tmp_path, "pass"))
+    wait_until(lambda: pool.states([bad, good]) == {bad: "EXIT 127", good: "EXIT 0"})
+    assert "cannot be started" in (pool.folder / "pool.log").read_text()
+
+
+def test_a_damaged_state_is_named(pool, tmp_path):
+    pool.folder.mkdir()
+    (pool.folder / "000001.json").write_text("{}")
+    (pool.folder / "000001.state").write_text("{")
+    with pytest.raises(DataError, match=r"000001.state: not valid JSON; remove it and submit again"):
+        pool.states(["000001"])
