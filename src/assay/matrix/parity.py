@@ -1,0 +1,108 @@
+"""Do arms that must differ differ, and had arms that are compared the same budget? Open it to see what is called inert.
+
+An arm is inert if, at every seed that both it and the baseline have, all logged losses and all metrics are equal to
+the last digit: what it changes is not read. Budgets are what training stages wrote about themselves (steps, samples) and
+what the records measured (wall and GPU time).
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from assay.errors import DataError
+from assay.matrix.arms import ResolvedArm
+from assay.matrix.cells import CellResult
+
+COMPLETE = "complete"
+LOSSES = "results/*/log/live/plots/metrics/train/loss.tsv"
+BUDGET_FILES = "results/*/metrics.json"
+BUDGET = ("steps", "samples")
+TOLERANCE = 0.05
+"""Relative difference of budgets that passes."""
+TIME_TOLERANCE = 0.25
+"""The same for measured times: machines are noisy."""
+BUDGET_KEYS = ("steps", "epochs", "batch_size", "accumulate", "ensemble_size", "patience")
+"""Last part of the keys by which an arm may be about its budget."""
+
+
+def inert(arms: Mapping[str, ResolvedArm], baseline: str, cells: Sequence[CellResult]) -> dict[str, str]:
+    """Arm to the reason why nothing follows from it, for arms whose complete runs all equal the baseline's.
+
+    Arms of which `plan` knows already that they run the same as another one are left out.
+    """
+    complete = {(cell.arm, cell.seed): cell for cell in cells if cell.state == COMPLETE}
+    found = {}
+    for name, arm in arms.items():
+        if name == baseline or arm.same_as:
+            continue
+        shared = [seed for other, seed in complete if other == name and (baseline, seed) in complete]
+        if shared and all(_same(complete[name, seed], complete[baseline, seed]) for seed in shared):
+            seeds = ", ".join(map(str, shared))
+            found[name] = f"inert: losses and metrics equal those of {baseline} to the last digit at seed {seeds}"
+    return found
+
+
+def _same(one: CellResult, other: CellResult) -> bool:
+    """Whether two runs logged the same losses, of which there are some, and have the same metrics."""
+    losses = _losses(one.folder)
+    return bool(losses) and losses == _losses(other.folder) and one.metrics == other.metrics
+
+
+def _losses(folder: Path) -> dict[str, str]:
+    """The loss traces of a run, by their file; the columns are step and loss."""
+    return {str(path.relative_to(folder)): path.read_text() for path in sorted(folder.glob(LOSSES))}
+
+
+def budgets(cell: CellResult) -> dict[str, float]:
+    """What a complete run spent: `stage/steps`, `stage/samples`, wall seconds, and GPU seconds if it used one.
+
+    Raises:
+        DataError: a metrics file is damaged.
+    """
+    found: dict[str, float] = {}
+    for path in sorted(cell.folder.glob(BUDGET_FILES)):
+        written = _read(path)
+        found |= {f"{path.parent.name}/{key}": float(written[key]) for key in BUDGET if key in written}
+    found["wall seconds"] = cell.wall_s
+    return found | ({"GPU seconds": cell.gpu_s} if cell.gpu_s else {})
+
+
+def _read(path: Path) -> dict[str, float]:
+    try:
+        found: dict[str, float] = json.loads(path.read_text())
+    except ValueError as error:
+        raise DataError(f"{path}: not valid JSON ({error}); remove it and submit the run again") from None
+    return found
+
+
+def unequal(arms: Mapping[str, ResolvedArm], baseline: str, cells: Sequence[CellResult]) -> list[str]:
+    """A line for each arm whose complete runs had another budget than the baseline's though it is not about that.
+
+    Raises:
+        DataError: a metrics file is damaged.
+    """
+    wanted = _mean_budgets(baseline, cells)
+    lines = []
+    for name, arm in arms.items():
+        if name == baseline or not wanted or about_budget(arm):
+            continue
+        spent = _mean_budgets(name, cells)
+        for what in wanted.keys() & spent.keys():
+            tolerance = TIME_TOLERANCE if what.endswith("seconds") else TOLERANCE
+            if abs(spent[what] - wanted[what]) > tolerance * wanted[what]:
+                lines.append(f"{name}: {what} {spent[what]:.6g}, of {baseline} {wanted[what]:.6g}")
+    return sorted(lines)
+
+
+def about_budget(arm: ResolvedArm) -> bool:
+    """Whether what an arm changes is a budget."""
+    return any(key.rpartition(".")[2] in BUDGET_KEYS for key in arm.differences)
+
+
+def _mean_budgets(arm: str, cells: Sequence[CellResult]) -> dict[str, float]:
+    """Means over the complete runs of an arm, of what all of them tell."""
+    spent = [budgets(cell) for cell in cells if cell.arm == arm and cell.state == COMPLETE]
+    if not spent:
+        return {}
+    common = set.intersection(*(set(each) for each in spent))
+    return {what: sum(each[what] for each in spent) / len(spent) for what in common}
