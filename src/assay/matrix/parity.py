@@ -1,8 +1,8 @@
 """Do arms that must differ differ, and had arms that are compared the same budget? Open it to see what is called inert.
 
 An arm is inert if, at every seed that both it and the baseline have, all logged losses and all metrics are equal to
-the last digit: what it changes is not read. Budgets are what training stages wrote about themselves (steps, samples) and
-what the records measured (wall and GPU time).
+the last digit: what it changes is not read. Budgets are what training stages wrote about themselves (steps, samples)
+and what the records measured (wall and GPU time).
 """
 
 import json
