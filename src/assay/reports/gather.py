@@ -13,6 +13,7 @@ from typing import Literal
 
 from assay.matrix.arms import ResolvedArm, resolve
 from assay.matrix.cells import CellResult, read_cells
+from assay.matrix.controls import failed_controls
 from assay.matrix.hypotheses import Verdict, judge
 from assay.matrix.parity import inert, unequal
 from assay.matrix.registration import read_registration
@@ -96,7 +97,7 @@ def gather(path: Path, only: str | None = None, now: float | None = None) -> Rep
     folder = path.parent / RUNS / config.name
     cells = read_cells(folder, list(resolved.arms), config.seeds)
     summaries = summarise(list(resolved.arms), config.baseline, cells)
-    without_effect = inert(resolved.arms, config.baseline, cells)
+    objections = {**failed_controls(config, cells), **inert(resolved.arms, config.baseline, cells)}
     of_baseline = {cell.seed: cell for cell in summaries[config.baseline].cells}
     return Report(
         file=path,
@@ -109,12 +110,10 @@ def gather(path: Path, only: str | None = None, now: float | None = None) -> Rep
             (cell.arm, cell.seed): details(cell, of_baseline.get(cell.seed)) for cell in cells if cell.arm in shown
         },
         metrics=_metrics(config),
-        verdicts=judge(
-            config.hypotheses, config.metrics, cells, correction=config.correction, objections=without_effect
-        ),
+        verdicts=judge(config.hypotheses, config.metrics, cells, correction=config.correction, objections=objections),
         registration=_registration(folder, config),
         warnings=[
-            *(f"{name} is {reason}" for name, reason in without_effect.items()),
+            *(f"{name} is {reason}" for name, reason in objections.items()),
             *_warnings(resolved.arms, cells),
             *unequal(resolved.arms, config.baseline, cells),
         ],
