@@ -63,7 +63,7 @@ def test_declared_outputs_are_what_the_stages_write(project):
 
 def test_a_changed_learning_rate_trains_again_and_does_not_simulate(project):
     said = project.give("dvc exp run -S train.optimizer.lr=0.001")
-    assert ran(said) == ["train", "validate", "sensitivity"]
+    assert ran(said)[0] == "train" and sorted(ran(said)[1:]) == ["sensitivity", "validate"]
 
 
 def test_a_changed_evaluation_does_not_train_again(project):
@@ -74,12 +74,12 @@ def test_a_changed_evaluation_does_not_train_again(project):
 
 def test_the_users_own_line_and_the_comparison(project):
     said = project.give("dvc exp run -n wide -S 'model.hidden_sizes=[64,128,256,512]'")
-    assert ran(said) == ["train", "validate", "sensitivity"]
+    assert ran(said)[0] == "train" and sorted(ran(said)[1:]) == ["sensitivity", "validate"]
     (baseline,) = json.loads(project.give("dvc exp show --json"))[1:]
     experiments = {item["name"]: item["revs"][0]["data"] for item in baseline["experiments"]}
     wide = experiments["wide"]
     assert wide["params"]["params.yaml"]["data"]["model"]["hidden_sizes"] == [64, 128, 256, 512]
-    metrics = {name: file["data"] for name, file in wide["metrics"].items()}
+    metrics = {name: file["data"] for name, file in wide["metrics"].items() if not name.startswith("studies/")}
     assert 5 <= sum(len(values) for values in metrics.values()) <= 14
     assert {"cbf_mae", "att_mae"} <= metrics["results/validate/metrics.json"].keys()
     assert {"slope", "slope_null"} <= metrics["results/sensitivity/metrics.json"].keys()

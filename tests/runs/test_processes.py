@@ -100,7 +100,8 @@ def test_a_tree_of_64_processes_is_killed():
         until(lambda: len(descendants(process.pid)) == 63)
         found = descendants(process.pid)
         assert kill_tree(process.pid, 5) == []
-        assert {state(pid) for pid in found} <= {"Z", None}
+        # The root is no subreaper: those whose parent died first have left its tree, the signal on its way to them.
+        until(lambda: {state(pid) for pid in found} <= {"Z", None})
         assert process.poll() is None, "the root itself is spared"
 
 

@@ -103,17 +103,13 @@ def write(params: Params, scores: Scores, out: Path) -> None:
 
 
 def headlines(scores: Scores, place: tuple[str, float, str]) -> dict[str, float]:
-    """The network's few numbers and the MAE of its controls, in ml/100 g/min and ms; ratios, win shares."""
+    """The network's few numbers, and the CBF MAE of two controls; MAE in ml/100 g/min and ms, ratios, win shares."""
     found = {
         f"{quantity}_{name}": scores.value(place, NETWORK, quantity, metric)
         for metric, name in HEADLINES.items()
         for quantity in QUANTITIES
     }
-    controls = {
-        f"{quantity}_mae_{name}": scores.value(place, name, quantity, "mae")
-        for name in (LEAST_SQUARES, NULL, CONSTANT)
-        for quantity in QUANTITIES
-    }
+    controls = {f"cbf_mae_{name}": scores.value(place, name, "cbf", "mae") for name in (LEAST_SQUARES, NULL)}
     return found | controls | {f"{q}_win_rate": scores.value(place, NETWORK, q, "win_rate") for q in QUANTITIES}
 
 
