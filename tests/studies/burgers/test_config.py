@@ -172,7 +172,7 @@ def test_arms_of_the_factorial_have_equal_parameters(arms):
 
 @pytest.mark.usefixtures("without_memory")
 def test_the_reports_arms_have_its_parameters(arms):
-    """Specification 2.7; the stack's also has a gain and a bias per channel, which start at zero, and no last norm."""
+    """But for the gain and bias per channel that make an untrained operator persistence, and the missing last norm."""
     published = {
         "report_pure_standard_128": 6_418_560,
         "report_pure_channel_separated_128": 4_347_008,
