@@ -211,8 +211,8 @@ def _add_params(verb: argparse.ArgumentParser) -> None:
 
 def execute(parsed: argparse.Namespace, rest: list[str]) -> int:
     """Supervise a command."""
+    from assay.machine import MachineConfig, load_machine
     from assay.runs import execute as execution
-    from assay.runs.config import MachineConfig, load_machine
 
     command = parsed.command[1:] if parsed.command[:1] == ["--"] else parsed.command
     if not command:

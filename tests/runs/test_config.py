@@ -8,7 +8,8 @@ import pytest
 from assay.config import resolved
 from assay.config.load import read
 from assay.errors import ConfigError
-from assay.runs.config import FloorsConfig, MachineConfig, load_machine
+from assay.machine import MachineConfig, load_machine
+from assay.runs.config import FloorsConfig
 from assay.runs.execute import watched
 
 LOCAL = Path(__file__).parents[2] / "machines/local.yaml"

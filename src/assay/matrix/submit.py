@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from assay.config.load import assign, read
+from assay.machine import MachineConfig, load_machine
 from assay.matrix.arms import Resolved, resolve
 from assay.matrix.cells import METRICS, CellResult, read_cells
 from assay.matrix.git import git, refuse_uncommitted, repository
@@ -19,7 +20,6 @@ from assay.matrix.grammar import as_dvc
 from assay.matrix.registration import register
 from assay.matrix.study import params_path
 from assay.matrix.submission import JOB_LOG, POOL, Submission, read_submission, write_submission
-from assay.runs.config import MachineConfig, load_machine
 from assay.runs.provenance import masked_facts
 from assay.runs.record import Run
 from assay.runs.store import RunFolder

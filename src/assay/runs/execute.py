@@ -10,7 +10,8 @@ from pathlib import Path
 
 from assay import progress
 from assay.errors import AssayError, ConfigError
-from assay.runs.config import FloorsConfig, MachineConfig
+from assay.machine import MachineConfig
+from assay.runs.config import FloorsConfig
 from assay.runs.deadline import ENFORCED_S, time_left
 from assay.runs.guardian import guard
 from assay.runs.journal import CHECKPOINTS, Journal

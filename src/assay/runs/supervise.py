@@ -11,9 +11,9 @@ import signal
 import time
 
 from assay import progress
+from assay.machine import MachineConfig
 from assay.runs.clients import Client, Listener, messages, watched
 from assay.runs.command import KILL_WITHIN_S, Command
-from assay.runs.config import MachineConfig
 from assay.runs.deadline import ENFORCED_S, TAIL_S, lead, plain_lead
 from assay.runs.guardian import FORWARDED, ORPHANED, RECEIVED
 from assay.runs.history import CHECKPOINT

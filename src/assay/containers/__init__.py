@@ -1,0 +1,1 @@
+"""Containers: what a command runs in; open it to add another kind."""

@@ -1,0 +1,68 @@
+"""A place where runs happen, as typed data; open it to see what a machine file, `machines/NAME.yaml`, may say.
+
+Scheduler and container are separate choices; each has its section, read only where it is the one chosen.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from assay.config.fields import Bounds
+from assay.config.load import build, read, resolved
+from assay.containers.config import ContainerConfig
+from assay.errors import ConfigError
+from assay.runs.config import Seconds, WatchConfig
+from assay.schedulers.config import LsfConfig, ResourcesConfig, SlurmConfig, VastConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class MachineConfig:
+    """A place where runs happen."""
+
+    name: str = "local"
+    """For reports."""
+    wall_limit: Seconds | None = None
+    """How long a job may take, in s; null: no limit, or the scheduler's own words are used."""
+    jobs: Annotated[int, Bounds(ge=1)] = 1
+    """How many runs at a time `assay submit` has going here, where `scheduler` is `local`."""
+    price: Annotated[float, Bounds(ge=0)] = 0.0
+    """What a job costs for each hour, in the currency of the study's budget."""
+    scheduler: Literal["local", "slurm", "lsf", "vast"] = "local"
+    """What takes the jobs."""
+    resources: ResourcesConfig = field(default_factory=ResourcesConfig)
+    """What a job asks for."""
+    slurm: SlurmConfig = field(default_factory=SlurmConfig)
+    """Where `scheduler` is `slurm`."""
+    lsf: LsfConfig = field(default_factory=LsfConfig)
+    """Where `scheduler` is `lsf`."""
+    vast: VastConfig = field(default_factory=VastConfig)
+    """Where `scheduler` is `vast`."""
+    container: ContainerConfig = field(default_factory=ContainerConfig)
+    """What a job runs in."""
+    grace: Annotated[float, Bounds(ge=0)] = 30.0
+    """How long a command may take to end once asked to, in s, before it is killed."""
+    watch: WatchConfig = field(default_factory=WatchConfig)
+    """When silence is a stall."""
+
+
+def load_machine(path: Path) -> MachineConfig:
+    """Read a machine file; a key that it leaves out has its default.
+
+    Raises:
+        ConfigError: one line per problem, each with file, dotted key, what was given and what is allowed.
+    """
+    data = _completed(read(path), resolved(MachineConfig()))
+    try:
+        return build(MachineConfig, data)
+    except ConfigError as error:
+        raise ConfigError("\n".join(f"{path}: {line}" for line in str(error).splitlines())) from None
+
+
+def _completed(given: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
+    sections = {
+        key: _completed(given[key], value)
+        for key, value in defaults.items()
+        if isinstance(value, Mapping) and isinstance(given.get(key), Mapping)
+    }
+    return {**defaults, **given, **sections}
