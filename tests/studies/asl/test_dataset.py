@@ -41,6 +41,18 @@ def test_two_simulations_of_one_seed_are_the_same_bytes(params, folder, tmp_path
         assert path.read_bytes() == (tmp_path / "again" / path.name).read_bytes(), path.name
 
 
+def test_the_number_of_threads_changes_no_byte(make_params, tmp_path, monkeypatch):
+    params = make_params("data.phantoms=300")
+    before = torch.get_num_threads()
+    for threads in (1, 3):
+        monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
+        write_dataset(params, tmp_path / str(threads))
+    monkeypatch.undo()
+    torch.set_num_threads(before)
+    for path in (tmp_path / "1").iterdir():
+        assert path.read_bytes() == (tmp_path / "3" / path.name).read_bytes(), path.name
+
+
 def test_a_sample_does_not_depend_on_the_size_of_the_set(make_params, folder, tmp_path):
     write_dataset(make_params("data.phantoms=200"), tmp_path / "larger")
     small, large = np.load(folder / "signals.npy"), np.load(tmp_path / "larger" / "signals.npy")
