@@ -80,7 +80,7 @@ def test_the_users_own_line_and_the_comparison(project):
     wide = experiments["wide"]
     assert wide["params"]["params.yaml"]["data"]["model"]["hidden_sizes"] == [64, 128, 256, 512]
     metrics = {name: file["data"] for name, file in wide["metrics"].items() if not name.startswith("studies/")}
-    assert 5 <= sum(len(values) for values in metrics.values()) <= 14
+    assert 5 <= sum(len(values) for values in metrics.values()) <= 15
     assert {"cbf_mae", "att_mae"} <= metrics["results/validate/metrics.json"].keys()
     assert {"slope", "slope_null"} <= metrics["results/sensitivity/metrics.json"].keys()
 

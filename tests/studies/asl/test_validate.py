@@ -18,7 +18,7 @@ HEADLINES = {
     for quantity in ("cbf", "att")
     for name in ("mae", "mae_ratio_ls", "mae_ratio_smoothed_ls", "win_rate")
 }
-CONTROLS = {"cbf_mae_least_squares", "cbf_mae_untrained"}
+CONTROLS = {"cbf_mae_least_squares", "cbf_mae_untrained", "cbf_mae_constant"}
 
 
 def table(path) -> list[dict[str, str]]:

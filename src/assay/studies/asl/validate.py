@@ -39,6 +39,8 @@ OUT = Path("results/validate")
 MODEL = Path("results/train/model")
 PURPOSE = "evaluation"  # first part of the key of every phantom and noise
 NULL_SEED = 0
+CONTROLS = (LEAST_SQUARES, NULL, CONSTANT)
+"""What the CBF MAE stands beside in metrics.json."""
 HEADLINES = {"mae": "mae", "mae_ratio": "mae_ratio_ls", "mae_ratio_smoothed": "mae_ratio_smoothed_ls"}
 """Metric to its name in metrics.json, after the quantity; win rates follow."""
 
@@ -103,13 +105,13 @@ def write(params: Params, scores: Scores, out: Path) -> None:
 
 
 def headlines(scores: Scores, place: tuple[str, float, str]) -> dict[str, float]:
-    """The network's few numbers, and the CBF MAE of two controls; MAE in ml/100 g/min and ms, ratios, win shares."""
+    """The network's few numbers, and the CBF MAE of the controls; MAE in ml/100 g/min and ms, ratios, win shares."""
     found = {
         f"{quantity}_{name}": scores.value(place, NETWORK, quantity, metric)
         for metric, name in HEADLINES.items()
         for quantity in QUANTITIES
     }
-    controls = {f"cbf_mae_{name}": scores.value(place, name, "cbf", "mae") for name in (LEAST_SQUARES, NULL)}
+    controls = {f"cbf_mae_{name}": scores.value(place, name, "cbf", "mae") for name in CONTROLS}
     return found | controls | {f"{q}_win_rate": scores.value(place, NETWORK, q, "win_rate") for q in QUANTITIES}
 
 
