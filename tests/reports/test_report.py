@@ -85,7 +85,7 @@ def test_a_failed_run_is_told_with_cause_evidence_and_what_to_do(written):
     told = text[text.index("### arm-0003, seed 1: FAILED (NaN)") :].partition("###")[2].partition("\n### ")[0]
     assert "train.optimizer.lr=" in told
     assert "loss is nan at step 512" in told
-    assert "assay exec --run" in told
+    assert "study.yaml --only arm-0003 --again" in told
     assert "1 of 3 failed" in text
 
 
@@ -96,7 +96,7 @@ def test_runs_that_never_began_are_an_action_item(written):
 
 def test_an_action_is_a_list_item_with_its_command_in_a_fence(written):
     text = (written.folder / "report.md").read_text()
-    assert re.search(r"^1\. arm-0003/1 \(NaN\)\n\n   ```\n   assay exec --run .*\n   ```$", text, re.MULTILINE)
+    assert re.search(r"^1\. arm-0003/1 \(NaN\)\n\n   ```\n   assay submit \S+ --only arm-0003 --again .*\n   ```$", text, re.MULTILINE)
 
 
 def test_controls_stand_beside_the_first_metric(written):

@@ -1,12 +1,14 @@
 """What the disk knows of every arm x seed of a study: state, metrics, cost; open it to add a fact to a report."""
 
 import json
+import shlex
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from assay.errors import DataError
+from assay.runs.advice import command
 from assay.runs.record import Attempt, Stage
 from assay.runs.status import collect
 from assay.runs.store import RunFolder, RunRecord
@@ -64,6 +66,13 @@ def read_cells(folder: Path, arms: Sequence[str], seeds: Sequence[int]) -> list[
             }
             cells.append(CellResult(arm=arm, seed=seed, folder=run, **told, **_facts(run)))
     return cells
+
+
+def advice(action: str, run: Path, study: Path, arm: str, cause: str | None) -> str:
+    """What to do about a run, as a command that names its study: its own, given by hand, would run outside its clone."""
+    again = " --again" if cause == "NaN" else ""
+    submit = f"assay submit {shlex.quote(str(study))} --only {shlex.quote(arm)}{again}"
+    return action.replace(command(RunFolder(run).read()), submit)
 
 
 def _facts(folder: Path) -> dict[str, Any]:

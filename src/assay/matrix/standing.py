@@ -1,6 +1,5 @@
 """How a study stands, missing runs too, and the log of one run; open it to change what those verbs show."""
 
-import shlex
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
@@ -9,11 +8,10 @@ from pathlib import Path
 
 from assay.errors import DataError
 from assay.matrix.arms import resolve
-from assay.matrix.cells import METRICS, MISSING
+from assay.matrix.cells import METRICS, MISSING, advice
 from assay.matrix.git import repository
 from assay.matrix.submission import JOB_LOG
 from assay.matrix.submit import Alive, alive_runs, runs_folder, scheduler_of
-from assay.runs.advice import command
 from assay.runs.diagnose import Diagnosis
 from assay.runs.status import collect, show
 from assay.runs.store import RunFolder, is_held
@@ -44,13 +42,9 @@ def study_status(path: Path, only: str | None) -> list[Diagnosis]:
 
 
 def _in_study(found: Diagnosis, study: Path, run: Path, alive: Mapping[Path, Alive]) -> Diagnosis:
-    """With its job, and with advice that names the study: a command given by hand would run outside of the clone."""
+    """With its job, and with advice that names the study."""
     known = _with_job(found, run, alive[run].meaning if run in alive else None)
-    if not known.action:
-        return known
-    again = " --again" if known.cause == "NaN" else ""
-    submit = f"assay submit {shlex.quote(str(study))} --only {shlex.quote(known.arm)}{again}"
-    return replace(known, action=known.action.replace(command(RunFolder(run).read()), submit))
+    return replace(known, action=advice(known.action, run, study, known.arm, known.cause)) if known.action else known
 
 
 def _with_job(found: Diagnosis, run: Path, job: Meaning | None) -> Diagnosis:

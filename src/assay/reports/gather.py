@@ -7,12 +7,12 @@ report.summaries["baseline"].metrics["validate/rollout_nrmse"]
 import json
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
 from assay.matrix.arms import ResolvedArm, resolve
-from assay.matrix.cells import CellResult, read_cells
+from assay.matrix.cells import CellResult, advice, read_cells
 from assay.matrix.controls import failed_controls
 from assay.matrix.hypotheses import Verdict, judge
 from assay.matrix.parity import inert, unequal
@@ -95,7 +95,7 @@ def gather(path: Path, only: str | None = None, now: float | None = None) -> Rep
     config = resolved.config
     shown = resolve(path, only).arms if only else resolved.arms
     folder = path.parent / RUNS / config.name
-    cells = read_cells(folder, list(resolved.arms), config.seeds)
+    cells = [_advised(cell, path) for cell in read_cells(folder, list(resolved.arms), config.seeds)]
     summaries = summarise(list(resolved.arms), config.baseline, cells)
     objections = {**failed_controls(config, cells), **inert(resolved.arms, config.baseline, cells)}
     of_baseline = {cell.seed: cell for cell in summaries[config.baseline].cells}
@@ -120,6 +120,11 @@ def gather(path: Path, only: str | None = None, now: float | None = None) -> Rep
         only=only,
         written=time.time() if now is None else now,
     )
+
+
+def _advised(cell: CellResult, study: Path) -> CellResult:
+    """With advice that names the study."""
+    return replace(cell, action=advice(cell.action, cell.folder, study, cell.arm, cell.cause)) if cell.action else cell
 
 
 def _registration(folder: Path, config: StudyConfig) -> str:
