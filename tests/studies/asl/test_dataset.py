@@ -6,6 +6,7 @@ import os
 import statistics
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -45,7 +46,7 @@ def test_the_number_of_threads_changes_no_byte(make_params, tmp_path, monkeypatc
     params = make_params("data.phantoms=300")
     before = torch.get_num_threads()
     for threads in (1, 3):
-        monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
+        monkeypatch.setattr(torch, "get_num_threads", partial(int, threads))
         write_dataset(params, tmp_path / str(threads))
     monkeypatch.undo()
     torch.set_num_threads(before)

@@ -1,8 +1,5 @@
 """Held-out phantoms, their scans, the controls, and what a row of the score table says."""
 
-import csv
-import json
-import math
 
 import pytest
 import torch
@@ -13,7 +10,7 @@ from assay.errors import CheckpointError, DataError
 from assay.studies.asl.bootstrap import resamples
 from assay.studies.asl.dataset import nominal_physics
 from assay.studies.asl.estimators import baselines, clamped, constant, estimate_all, least_squares, load_for
-from assay.studies.asl.evaluation import ALL, Scores, score_maps, write_csv, write_json
+from assay.studies.asl.evaluation import ALL, Scores, score_maps
 from assay.studies.asl.heldout import OUTSIDE, STRATA, brain, scan, voronoi
 from assay.studies.asl.model import PUBLISHED_STATISTICS, build
 from assay.studies.asl.physics import reference_signal
@@ -201,14 +198,3 @@ def test_structural_similarity_falls_with_blur(make_params):
 
 
 # Files
-
-
-def test_tables_have_six_digits_and_empty_cells_for_nan(tmp_path):
-    write_csv(tmp_path / "t.csv", ["name", "value", "count"], [["a", 1 / 3, 2], ["b", math.nan, 3]])
-    rows = list(csv.reader((tmp_path / "t.csv").read_text().splitlines()))
-    assert rows == [["name", "value", "count"], ["a", "0.333333", "2"], ["b", "", "3"]]
-
-
-def test_json_has_null_for_nan(tmp_path):
-    write_json(tmp_path / "t.json", {"a": math.nan, "b": {"c": 2 / 3, "d": True}})
-    assert json.loads((tmp_path / "t.json").read_text()) == {"a": None, "b": {"c": 0.666667, "d": True}}

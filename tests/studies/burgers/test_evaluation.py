@@ -1,7 +1,5 @@
 """Scores of predictions whose errors are known: what counts, what does not, and how sure a score is."""
 
-import csv
-import json
 import math
 
 import pytest
@@ -220,14 +218,3 @@ def test_parts_are_named_by_the_row_of_the_data_set(case):
     rows = per_trajectory(case, "rollout", judged)
     assert [row[:4] for row in rows] == [[NU, "network", "rollout", row] for row in range(10, 16)]
     assert [row[4] for row in rows] == judged["network"].by_trajectory[PRIMARY].tolist()
-
-
-def test_numbers_that_are_none_are_empty_cells_and_null(tmp_path):
-    evaluation.write_csv(tmp_path / "a.csv", ["a", "b", "c"], [["x", math.nan, 1 / 3], ["y", 2, 1e-9]])
-    assert list(csv.reader((tmp_path / "a.csv").read_text().splitlines())) == [
-        ["a", "b", "c"],
-        ["x", "", "0.333333"],
-        ["y", "2", "1e-09"],
-    ]
-    evaluation.write_json(tmp_path / "a.json", {"a": math.inf, "b": {"c": [1 / 3, math.nan]}, "d": 3})
-    assert json.loads((tmp_path / "a.json").read_text()) == {"a": None, "b": {"c": [0.333333, None]}, "d": 3}

@@ -36,6 +36,20 @@ STAGES: dict[str, tuple[str, ...]] = {
     "predict": ("predict",),
 }
 
+SMALL = {
+    "data.phantoms": 12,
+    "data.validation_phantoms": 2,
+    "data.size": 32,
+    "train.batch_size": 2,
+    "evaluation.phantoms": 2,
+    "evaluation.families": ["voronoi"],
+    "evaluation.bootstrap": 100,
+    "evaluation.images": 1,
+    "sensitivity.phantoms": 2,
+    "sensitivity.null_seeds": 1,
+}
+"""Amounts with which every stage takes seconds: what `assay plan --probe` rehearses with."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Params:

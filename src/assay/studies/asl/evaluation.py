@@ -1,18 +1,13 @@
 """Scores of estimates against the truth, by stratum and with intervals; open it for what a row of table.csv means."""
 
-import csv
-import io
-import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 from torchmetrics.functional.image import structural_similarity_index_measure
 
-from assay.files import write_bytes
 from assay.studies.asl.bootstrap import Bootstrap, percentiles
 from assay.studies.asl.estimators import LEAST_SQUARES, SMOOTHED
 from assay.studies.asl.heldout import STRATA, HeldOut, Scan
@@ -156,31 +151,3 @@ def _similarity(label: Label, phantoms: HeldOut, maps: Tensor, weights: Tensor) 
     lower, upper = percentiles(weights @ values / weights.sum(1))
     ends = (float(values.mean()), float(lower), float(upper))
     return _score(label, ALL, "ssim", ends, (int(mask.sum()), len(truth)))
-
-
-def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[str | float]]) -> None:
-    """Write a table; numbers with six digits, NaN as an empty cell."""
-    text = io.StringIO(newline="")
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(header)
-    writer.writerows([_cell(value) for value in row] for row in rows)
-    write_bytes(path, text.getvalue().encode())
-
-
-def write_json(path: Path, document: object) -> None:
-    """Write JSON; numbers with six digits, NaN as null."""
-    write_bytes(path, (json.dumps(_plain(document), indent=2) + "\n").encode())
-
-
-def _cell(value: str | float) -> str:
-    if isinstance(value, str):
-        return value
-    return "" if math.isnan(value) else f"{value:.6g}" if isinstance(value, float) else str(value)
-
-
-def _plain(document: object) -> object:
-    if isinstance(document, Mapping):
-        return {key: _plain(value) for key, value in document.items()}
-    if isinstance(document, float):
-        return float(f"{document:.6g}") if math.isfinite(document) else None
-    return document

@@ -18,12 +18,12 @@ import torch
 from assay.engine.precision import pick_device
 from assay.engine.progress import phase
 from assay.engine.stop import StopRequest
+from assay.files import write_csv, write_json
 from assay.studies.asl import figures
 from assay.studies.asl.amplitude import Curve, Response, TissueLine, curve, respond, tissue_lines
 from assay.studies.asl.bootstrap import resamples
 from assay.studies.asl.config import Params
 from assay.studies.asl.estimators import LEAST_SQUARES, NETWORK, NULL, least_squares, load_for, network
-from assay.studies.asl.evaluation import write_csv, write_json
 from assay.studies.asl.heldout import scan, voronoi
 from assay.studies.asl.legacy import published_sensitivity
 from assay.studies.asl.model.outputs import CBF_LIMITS

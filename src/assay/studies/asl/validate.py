@@ -15,6 +15,7 @@ from pathlib import Path
 from assay.engine.precision import pick_device
 from assay.engine.progress import phase
 from assay.engine.stop import StopRequest
+from assay.files import write_csv, write_json
 from assay.studies.asl import figures, map_figures
 from assay.studies.asl.bootstrap import resamples
 from assay.studies.asl.config import Params
@@ -30,7 +31,7 @@ from assay.studies.asl.estimators import (
     load_for,
     network,
 )
-from assay.studies.asl.evaluation import ALL, QUANTITIES, Score, Scores, score_maps, write_csv, write_json
+from assay.studies.asl.evaluation import ALL, QUANTITIES, Score, Scores, score_maps
 from assay.studies.asl.heldout import HeldOut, brain, scan, voronoi
 from assay.studies.asl.legacy import mispaired
 from assay.studies.asl.trained import TrainedModel, untrained

@@ -40,6 +40,25 @@ STAGES: dict[str, tuple[str, ...]] = {
     "search": ("data", *SAMPLING, "evaluation", "search"),
 }
 
+SMALL = {
+    "data.training": 4,
+    "data.validation": 2,
+    "data.test": 2,
+    "data.cells": 256,
+    "data.cells_internal": 256,
+    "data.frames": 41,
+    "autoencoder.train.batch_size": 4,
+    "train.batch_size": 2,
+    "corrector.train.batch_size": 4,
+    "corrector.members": 2,
+    "distillation.train.batch_size": 4,
+    "evaluation.bootstrap": 100,
+    "evaluation.images": 1,
+    "search.trajectories": 2,
+    "search.max_evaluations": 100,
+}
+"""Amounts with which every stage takes seconds: what `assay plan --probe` rehearses with."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Params:

@@ -7,19 +7,13 @@ of the frames is given and not scored; `mass_drift`, `energy_growth` and `oversh
 from. A prediction on fewer cells than the truth is judged against the truth averaged to its cells.
 """
 
-import csv
-import io
-import json
-import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
 
 from assay.engine.random import generator
-from assay.files import write_bytes
 from assay.studies.burgers import metrics
 from assay.studies.burgers.calibration import LEVELS, coverage, crps
 from assay.studies.burgers.equation import average_cells
@@ -255,33 +249,3 @@ class Scores:
         """A score, NaN if there is none."""
         missing = Score(nu, task, estimator, metric, torch.nan, torch.nan, torch.nan, 0)
         return self._found.get((nu, task, estimator, metric), missing)
-
-
-def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[str | float]]) -> None:
-    """Write a table; numbers with six digits, NaN as an empty cell."""
-    text = io.StringIO(newline="")
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(header)
-    writer.writerows([_cell(value) for value in row] for row in rows)
-    write_bytes(path, text.getvalue().encode())
-
-
-def write_json(path: Path, document: object) -> None:
-    """Write JSON; numbers with six digits, NaN as null."""
-    write_bytes(path, (json.dumps(_plain(document), indent=2) + "\n").encode())
-
-
-def _cell(value: str | float) -> str:
-    if isinstance(value, str):
-        return value
-    return "" if math.isnan(value) else f"{value:.6g}" if isinstance(value, float) else str(value)
-
-
-def _plain(document: object) -> object:
-    if isinstance(document, Mapping):
-        return {key: _plain(value) for key, value in document.items()}
-    if isinstance(document, list):
-        return [_plain(value) for value in document]
-    if isinstance(document, float):
-        return float(f"{document:.6g}") if math.isfinite(document) else None
-    return document

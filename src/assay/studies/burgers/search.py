@@ -24,13 +24,14 @@ from torch import Tensor
 from assay.engine.precision import pick_device
 from assay.engine.progress import Phase, phase
 from assay.engine.stop import StopRequest
+from assay.files import write_csv, write_json
 from assay.studies.burgers import metrics, networks, predictors, search_figures
 from assay.studies.burgers.baselines import persistence
 from assay.studies.burgers.candidates import Candidates, Proposer, Rollouts, load_candidates, random_rollouts
 from assay.studies.burgers.config import Params
 from assay.studies.burgers.curves import times
 from assay.studies.burgers.equation import kappa
-from assay.studies.burgers.evaluation import Case, mean, open_case, ratio, resamples, write_csv, write_json
+from assay.studies.burgers.evaluation import Case, mean, open_case, ratio, resamples
 from assay.studies.burgers.sections import SearchConfig
 from assay.studies.burgers.selection import Agreement, Watched
 from assay.studies.burgers.ttc import (

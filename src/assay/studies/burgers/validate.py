@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from assay.engine.precision import pick_device
 from assay.engine.progress import Phase, phase
 from assay.engine.stop import StopRequest
+from assay.files import write_csv, write_json
 from assay.studies.burgers import curves, figures, legacy, networks
 from assay.studies.burgers.config import Params
 from assay.studies.burgers.estimators import (
@@ -54,8 +55,6 @@ from assay.studies.burgers.evaluation import (
     resamples,
     sampled,
     scores_of,
-    write_csv,
-    write_json,
 )
 from assay.studies.burgers.metrics import nrmse_frames, nrmse_pooled
 from assay.studies.burgers.model import Forecaster
