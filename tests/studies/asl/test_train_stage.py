@@ -19,10 +19,9 @@ from assay.studies.asl.trained import load_trained, untrained
 LONG = ["train.steps=100", "train.checkpoint_every=5", "train.validate_every=20", "train.log_every=5"]
 VARIANTS = {
     "plain": [],
-    "ensemble": ["train.ensemble_size=2"],
-    "average": ["train.ema_decay=0.9"],
-    "accumulation": ["train.accumulate=2", "data.source=simulated"],
+    "all at once": ["train.ensemble_size=2", "train.ema_decay=0.9", "train.accumulate=2", "data.source=simulated"],
 }
+"""Each option alone is stopped and resumed within one process in tests/engine/test_train.py."""
 
 
 def start(folder: Path) -> subprocess.Popen[str]:
