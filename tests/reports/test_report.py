@@ -96,7 +96,8 @@ def test_runs_that_never_began_are_an_action_item(written):
 
 def test_an_action_is_a_list_item_with_its_command_in_a_fence(written):
     text = (written.folder / "report.md").read_text()
-    assert re.search(r"^1\. arm-0003/1 \(NaN\)\n\n   ```\n   assay submit \S+ --only arm-0003 --again .*\n   ```$", text, re.MULTILINE)
+    command = r"assay submit \S+ --only arm-0003 --again .*"
+    assert re.search(rf"^1\. arm-0003/1 \(NaN\)\n\n   ```\n   {command}\n   ```$", text, re.MULTILINE)
 
 
 def test_controls_stand_beside_the_first_metric(written):
