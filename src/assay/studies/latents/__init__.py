@@ -1,0 +1,1 @@
+"""Latent dynamics of neural recordings: encoder, evolver and decoder beside linear models and the noise floor."""

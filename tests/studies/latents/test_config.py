@@ -1,0 +1,168 @@
+"""What a parameter file of the latents study may say, and what it is told when it contradicts itself."""
+
+import ast
+from pathlib import Path
+
+import pytest
+import yaml
+from tests.studies.latents.conftest import LINEAR, PARAMS, PLAIN
+
+from assay.config import load
+from assay.errors import ConfigError
+from assay.matrix.arms import resolve
+from assay.studies.latents.config import STAGES, Params, describe
+
+STUDY = PARAMS.parent
+PACKAGE = "assay.studies.latents"
+SOURCE = Path(__file__).parents[3] / "src/assay/studies/latents"
+DECLARATIONS = {"config", "sections"}
+
+REFUSED = {
+    "overlapping splits": (
+        ["data.validation=[399,500]"],
+        "data.validation: got [399, 500], which overlaps training [100, 400]; allowed: splits without common",
+    ),
+    "a split past the end": (
+        ["data.test=[500,701]"],
+        "data.test: got [500, 701]; allowed: [first, end] with first < end <= steps 700",
+    ),
+    "an empty split": (["data.training=[100,100]"], "data.training: got [100, 100]; allowed: [first, end] with first"),
+    "a horizon longer than a split": (
+        ["sampling.time_units=10", "sampling.evolve_multiple_steps=10"],
+        "sampling.time_units: got a horizon of 100 (time_units x evolve_multiple_steps); allowed: less than the 100 "
+        "time steps of data.validation",
+    ),
+    "a curve longer than the test range": (
+        ["evaluation.horizons=200"],
+        "evaluation.horizons: got 200; allowed: less than the 200 time steps of data.test",
+    ),
+    "rollouts longer than the test range": (
+        ["evaluation.rollout_steps=198"],
+        "evaluation.rollout_steps: got 198; allowed: <= 197, the time steps of data.test less rollout_starts",
+    ),
+    "a window longer than the test range": (
+        ["evaluation.stimulus_window=200"],
+        "evaluation.stimulus_window: got 200; allowed: less than the 200 time steps of data.test",
+    ),
+    "more latent dimensions than neurons": (
+        ["model.latent_dim=305"],
+        "model.latent_dim: got 305; allowed: <= 304, the neurons of data.preset",
+    ),
+    "a batch larger than the split": (
+        ["train.batch_size=300"],
+        "train.batch_size: got 300; allowed: <= 299, the samples of data.training",
+    ),
+    "a published recording without its place": (
+        ["data.source=published"],
+        "data.published: got null; allowed: a value with source published, null with simulated",
+    ),
+    "noise of a published recording": (
+        ["data.source=published", "data.published=x.npy", "data.column=voltage"],
+        "data.noise: got 0.05; allowed: a value with source simulated, null with published",
+    ),
+    "acquisition where every step is observed": (
+        ["sampling.acquisition=staggered"],
+        "sampling.acquisition: got staggered; allowed: all with time_units 1; every step is observed",
+    ),
+    "a stimulus held where every step is observed": (
+        ["sampling.stimulus=held"],
+        "sampling.stimulus: got held; allowed: all or none with time_units 1",
+    ),
+    "an encoded stimulus where there is none": (
+        ["sampling.stimulus=none"],
+        "model.stimulus_dim: got 4; allowed: null with sampling.stimulus none, a value with the others",
+    ),
+    "units of a linear map": (
+        ["model.autoencoder={kind: plain, hidden_layers: 0, hidden_dim: 8, activation: null}"],
+        "model.autoencoder.hidden_dim: got 8; allowed: a value with hidden_layers > 0, null with 0",
+    ),
+    "a linear map with skips": (
+        ["model.evolver={kind: skip, hidden_layers: 0, hidden_dim: null, activation: null}"],
+        "model.evolver.kind: got skip; allowed: plain with hidden_layers 0; both are the same linear map",
+    ),
+    "batch norm nowhere": (
+        ["model.batch_norm=true"],
+        "model.batch_norm: got true; allowed: false without a plain network with hidden layers",
+    ),
+    "an ensemble with batch norm": (
+        ["model.batch_norm=true", f"model.autoencoder={PLAIN}", "train.ensemble_size=2"],
+        "train.ensemble_size: got 2; allowed: 1 with model.batch_norm true; its buffers cannot be stacked",
+    ),
+    "nothing to evolve": (["loss.evolve_weight=0"], "loss.evolve_weight: got 0; allowed: > 0; the evolver would not"),
+    "a warm-up of nothing": (
+        ["loss.reconstruction_weight=0", "loss.reconstruction_warmup=1"],
+        "loss.reconstruction_warmup: got 1; allowed: 0 with reconstruction_weight 0; nothing would be trained",
+    ),
+    "a term without its neurons": (
+        ["loss.unconnected_weight=1"],
+        "loss.unconnected_neurons: got null; allowed: a value with unconnected_weight > 0, null with 0",
+    ),
+    "a term of unknown connections": (
+        [
+            *("data.source=published", "data.published=x.npy", "data.column=voltage", "data.preset=null"),
+            *("data.noise=null", "data.scenes=null", "loss.unconnected_weight=1", "loss.unconnected_neurons=2"),
+        ],
+        "loss.unconnected_weight: got 1; allowed: 0 with data.source published; its connections are unknown",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_contradictions_are_refused_in_words(case, make_params):
+    overrides, message = REFUSED[case]
+    with pytest.raises(ConfigError) as caught:
+        make_params(*overrides)
+    assert message in str(caught.value)
+
+
+def test_the_committed_parameters_are_valid_and_described():
+    described = describe(load(Params, PARAMS))
+    assert described.startswith("skip 1 x 64 encoder, skip 1 x 64 evolver, 64 latent dimensions x 1: ")
+
+
+def test_a_linear_encoder_is_called_so(make_params):
+    assert describe(make_params(f"model.autoencoder={LINEAR}")).startswith("linear encoder")
+
+
+def test_the_stages_of_the_pipeline_read_what_the_study_says():
+    """A key that a stage reads and dvc.yaml does not list would not run the stage again when it changes."""
+    stages = yaml.safe_load((STUDY / "dvc.yaml").read_text())["stages"]
+    assert {name: tuple(stage["params"]) for name, stage in stages.items()} == STAGES
+
+
+def test_every_arm_of_the_study_is_valid_and_different_from_the_baseline():
+    resolved = resolve(STUDY / "study.yaml")
+    assert len(resolved.arms) > 20 and not [name for name, arm in resolved.arms.items() if arm.same_as]
+
+
+def imports(path: Path) -> set[str]:
+    """Modules of the study that a file imports, and names in them that may be modules."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.module:
+            found |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+    return {name.removeprefix(f"{PACKAGE}.") for name in found if name.startswith(f"{PACKAGE}.")}
+
+
+def needed(stage: str) -> set[str]:
+    """Files of the study that a stage's module needs, itself included; `model` for all of that folder.
+
+    Without those that declare parameters, which DVC compares by value.
+    """
+    known, new = set[str](), {stage}
+    while new:
+        name = new.pop()
+        path = SOURCE.joinpath(*name.split("."))
+        file = path.with_suffix(".py") if path.with_suffix(".py").exists() else path / "__init__.py"
+        if file.exists() and name not in known:
+            known.add(name)
+            new |= imports(file)
+    return {"model" if name.split(".")[0] == "model" else f"{name}.py" for name in known - DECLARATIONS}
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_stage_depends_on_all_code_of_the_study_that_it_needs(stage):
+    """What is not listed could change and leave stale results."""
+    listed = yaml.safe_load((STUDY / "dvc.yaml").read_text())["stages"][stage]["deps"]
+    own = {dep.partition("/studies/latents/")[2] for dep in listed if "/studies/latents/" in dep}
+    assert own == needed(stage)
