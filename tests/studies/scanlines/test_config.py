@@ -1,0 +1,209 @@
+"""What a parameter file of the scanlines study may say, and what it is told when it contradicts itself."""
+
+import ast
+from pathlib import Path
+
+import pytest
+import yaml
+from tests.studies.scanlines.conftest import NO_TOKENS, ONE_LABEL, PARAMS, choose
+
+from assay.config import load
+from assay.errors import ConfigError
+from assay.matrix.arms import resolve
+from assay.studies.scanlines.config import STAGES, Params, describe
+
+STUDY = PARAMS.parent
+PACKAGE = "assay.studies.scanlines"
+SOURCE = Path(__file__).parents[3] / "src/assay/studies/scanlines"
+DECLARATIONS = {"config", "sections", "network_section"}
+PIPELINE = [name for name in STAGES if name != "watch"]
+
+REFUSED = {
+    "file of simulated images": (
+        ["data.file=own.npz"],
+        "data.file: got own.npz; allowed: null with source simulated; it would not be read",
+    ),
+    "archive without a file": (["data.source=archive"], "data.file: got null; allowed: a value with source archive"),
+    "parts": (
+        ["data.test_fraction=0.9"],
+        "data.test_fraction: got 0.9; allowed: less than 1 together with validation_fraction; nothing would be left",
+    ),
+    "gap in the classes": (
+        ["data.merge=[0,1,1,2,4,4]"],
+        "data.merge: got [0, 1, 1, 2, 4, 4]; allowed: every number from 0 to the largest; leave no class empty",
+    ),
+    "other classes than the generator's": (
+        ["data.merge=[0,1]"],
+        "data.merge: got 2 labels; allowed: 6 with source simulated; give [0, 1, 1, 2, 3, 3]",
+    ),
+    "copies": (["data.copies=3"], "data.copies: got 3; allowed: divisors of images 64"),
+    "judged classes": (
+        ["evaluation.merge=[0,1]"],
+        "evaluation.merge: got 2 classes; allowed: 4, those of data.merge; give the judged class of each",
+    ),
+    "heads": (["model.heads=3"], "model.heads: got 3; allowed: divisors of d_model 8"),
+    "rotary heads": (
+        ["model.heads=8"],
+        "model.heads: got 8; allowed: heads with an even number of channels",
+    ),
+    "foreign option": (
+        ["model.widths=[4,8]"],
+        "model.widths: got (4, 8); allowed: null with architecture causal; it would not be read",
+    ),
+    "missing option": (
+        ["model.tokenizer=null"],
+        "model.tokenizer: got null; allowed: a value with architecture causal",
+    ),
+    "whole image": (
+        ["model.normalisation=image"],
+        "model.normalisation: got image; allowed: line or none with architecture causal; an image is known at its end",
+    ),
+    "stem of an encoder of lines": (
+        [*choose("line_encoder"), "model.tokenizer=stem_2d"],
+        "model.tokenizer: got stem_2d; allowed: linear, conv_* with architecture line_encoder; use causal",
+    ),
+    "groups of a norm": ([*choose("cnn"), "model.widths=[6,8]"], "model.widths: got [6, 8]; allowed: multiples of 4"),
+    "window": ([*choose("lrcn"), "model.window=17"], "model.window: got 17; allowed: <= 16, data.lines"),
+    "reversed lines": (
+        ["augmentation.flip_vertical=true"],
+        "augmentation.flip_vertical: got true; allowed: false with model.architecture causal; it reads lines in order",
+    ),
+    "truncated lines": (
+        ["augmentation.truncate=4"],
+        "augmentation.truncate: got 4; allowed: null with model.architecture causal; it reads lines in order",
+    ),
+    "truncation beyond the image": (
+        [*choose("cnn"), "augmentation.truncate=17"],
+        "augmentation.truncate: got 17; allowed: <= 16, data.lines",
+    ),
+    "lines of one label": (
+        [*choose("cnn"), "loss.first_line=4"],
+        "loss.first_line: got 4; allowed: null with model.architecture cnn; it has one read-out",
+    ),
+    "no lines": (
+        ["loss.line_targets=null"],
+        "loss.line_targets: got null; allowed: a value with model.architecture causal; it reads out each line",
+    ),
+    "first line": (["loss.first_line=17"], "loss.first_line: got 17; allowed: <= 16, data.lines"),
+    "two corrections": (
+        ["loss.logit_adjustment=1"],
+        "loss.logit_adjustment: got 1; allowed: 0 with class_weights true; they correct the same imbalance",
+    ),
+    "members": (
+        ["train.ensemble_size=2"],
+        "train.ensemble_size: got 2; allowed: 1 with model.architecture causal; members are stacked of cnn, paper_cnn",
+    ),
+    "curve": (
+        ["evaluation.lines_seen=[8,2,16]"],
+        "evaluation.lines_seen: got [8, 2, 16]; allowed: numbers that increase",
+    ),
+    "end of the curve": (["evaluation.lines_seen=[8]"], "evaluation.lines_seen: got 8; allowed: data.lines 16 at last"),
+    "early point": (
+        ["evaluation.reference_lines=3"],
+        "evaluation.reference_lines: got 3; allowed: one of lines_seen [2, 8, 16]",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_contradictions_are_refused_in_words(case, make_params):
+    overrides, message = REFUSED[case]
+    with pytest.raises(ConfigError) as caught:
+        make_params(*overrides)
+    assert message in str(caught.value)
+
+
+def test_the_committed_parameters_are_valid_and_described():
+    params = load(Params, PARAMS)
+    assert describe(params).startswith("causal on stem_2d tokens, 4 classes: ")
+
+
+def test_a_file_of_unknown_length_is_described_by_its_epochs(make_params):
+    archive = ["source=archive", "file=own.npz", "groups=g", "transpose=false"]
+    nulls = ["images=null", "copies=null", "label_noise=null", "points=null"]
+    given = [f"data.{each}" for each in archive + nulls]
+    params = make_params(*given, "train.steps=null", "train.epochs=3")
+    assert describe(params) == "causal on stem_2d tokens, 4 classes: 3 epochs of own.npz, seed 0"
+
+
+@pytest.mark.parametrize("file", ["study.yaml", "laptop.yaml"])
+def test_every_arm_differs_and_has_the_budget_of_the_others(file):
+    arms = resolve(STUDY / file).arms
+    assert not [name for name, arm in arms.items() if arm.same_as]
+    budgets = {(arm.params.train.steps, arm.params.train.batch_size, arm.params.data.images) for arm in arms.values()}
+    assert len(budgets) == 1
+    assert all(len(arm.identities) >= 3 for arm in arms.values())
+
+
+def test_each_fix_of_the_report_is_an_arm_that_changes_one_thing():
+    arms = resolve(STUDY / "study.yaml").arms
+    before, after = arms["pre_fix"].params, arms["run1"].params
+    assert (before.data.classes, before.model.layers, before.model.normalisation) == (6, 4, "none")
+    assert (after.data.classes, after.model.layers, after.model.normalisation) == (4, 6, "line")
+    fixes = [name for name in arms if name.startswith("fix_")]
+    assert len(fixes) == 5
+    for name in fixes:
+        fixed, sections = arms[name].params, ("data", "model", "loss", "train")
+        changed = [section for section in sections if getattr(fixed, section) != getattr(before, section)]
+        assert len(changed) == 1, name
+
+
+def test_the_sweep_of_the_report_is_complete():
+    arms = resolve(STUDY / "study.yaml").arms
+    sweep = [arm for name, arm in arms.items() if name.startswith("wd") or name == "run1"]
+    found = {(arm.params.train.optimizer.weight_decay, arm.params.model.dropout) for arm in sweep}
+    wanted = {(0, 0.1), (0.01, 0.1), (0.05, 0.1), (0.1, 0.15), (0.01, 0.15), (0.05, 0.15), (0.01, 0.2), (0.05, 0.2)}
+    assert found == wanted
+
+
+def test_the_stages_of_the_pipeline_read_what_the_study_says():
+    """A key that a stage reads and dvc.yaml does not list would not run the stage again when it changes."""
+    stages = yaml.safe_load((STUDY / "dvc.yaml").read_text())["stages"]
+    assert list(stages) == PIPELINE
+    for name in PIPELINE:
+        assert tuple(stages[name]["params"]) == STAGES[name]
+        assert stages[name]["cmd"] == f"assay stage scanlines {name} --params params.yaml"
+
+
+def test_every_file_that_a_stage_depends_on_exists():
+    stages = yaml.safe_load((STUDY / "dvc.yaml").read_text())["stages"]
+    named = {dep for stage in stages.values() for dep in stage["deps"] if "src/" in dep}
+    assert named and not [dep for dep in named if not (STUDY / dep).exists()]
+
+
+def imports(path: Path) -> set[str]:
+    """Modules of the study that a file imports, and names in them that may be modules."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.module:
+            found |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+    return {name.removeprefix(f"{PACKAGE}.") for name in found if name.startswith(f"{PACKAGE}.")}
+
+
+def needed(stage: str) -> set[str]:
+    """Files of the study that a stage's module needs, itself included; `model` for all of that folder.
+
+    Without those that declare parameters, which DVC compares by value.
+    """
+    known, new = set[str](), {stage}
+    while new:
+        name = new.pop()
+        path = SOURCE.joinpath(*name.split("."))
+        file = path.with_suffix(".py") if path.with_suffix(".py").exists() else path / "__init__.py"
+        if file.exists() and name not in known:
+            known.add(name)
+            new |= imports(file)
+    return {"model" if name.split(".")[0] == "model" else f"{name}.py" for name in known - DECLARATIONS}
+
+
+@pytest.mark.parametrize("stage", PIPELINE)
+def test_a_stage_depends_on_all_code_of_the_study_that_it_needs(stage):
+    """What is not listed could change and leave stale results."""
+    listed = yaml.safe_load((STUDY / "dvc.yaml").read_text())["stages"][stage]["deps"]
+    own = {dep.partition("/studies/scanlines/")[2] for dep in listed if "/studies/scanlines/" in dep}
+    assert own == needed(stage)
+
+
+def test_an_option_of_no_architecture_is_refused(make_params):
+    with pytest.raises(ConfigError, match=r"model\.library_name: got null; allowed: a value with architecture library"):
+        make_params(*NO_TOKENS, *ONE_LABEL, "model.architecture=library")

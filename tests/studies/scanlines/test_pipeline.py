@@ -1,0 +1,38 @@
+"""The scanlines study through DVC in its own folder, as its user types it, at a tiny size."""
+
+import json
+import re
+
+import pytest
+from tests.studies.scanlines.conftest import TINY
+
+WHERE = "studies/scanlines"
+
+
+@pytest.fixture(scope="module")
+def project(make_project):
+    """The project with tiny values in the study's params.yaml, run once."""
+    project = make_project()
+    settings = " ".join(f"-S '{override}'" for override in TINY)
+    project.commit()
+    said = project.give(f"dvc exp run {settings}", WHERE)
+    assert ran(said) == ["simulate", "train", "validate"]
+    project.give("git add -A && git commit -q -m tiny")
+    return project
+
+
+def ran(said: str) -> list[str]:
+    return re.findall(r"Running stage '(\w+)'", said)
+
+
+def test_a_second_repro_does_nothing(project):
+    assert ran(project.give("dvc repro", WHERE)) == []
+
+
+def test_another_tokenizer_trains_again_on_the_same_images_and_is_compared(project):
+    said = project.give("dvc exp run -n linear -S model.tokenizer=linear", WHERE)
+    assert ran(said) == ["train", "validate"]
+    (baseline,) = json.loads(project.give("dvc exp show --json", WHERE))[1:]
+    (experiment,) = (item["revs"][0]["data"] for item in baseline["experiments"] if item["name"] == "linear")
+    assert experiment["params"][f"{WHERE}/params.yaml"]["data"]["model"]["tokenizer"] == "linear"
+    assert "balanced_accuracy" in experiment["metrics"][f"{WHERE}/results/validate/metrics.json"]["data"]

@@ -1,0 +1,120 @@
+"""What the engine is given: batches by cursor, class counts, augmentation, and training that repeats bit for bit."""
+
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from tests.studies.scanlines.conftest import choose
+
+from assay.config import resolved
+from assay.engine.verify import verify_command
+from assay.studies.scanlines import simulate
+from assay.studies.scanlines.augmentation import augment
+from assay.studies.scanlines.dataset import open_dataset
+from assay.studies.scanlines.task import ScanTask
+
+CPU = torch.device("cpu")
+
+
+def make_task(params):
+    if not Path("data/scanlines").exists():
+        simulate.run(params)
+    return ScanTask(params, open_dataset(params.data), CPU)
+
+
+def test_a_batch_is_a_function_of_seed_and_cursor(make_params):
+    task = make_task(make_params())
+    batches = task.batches(0)
+    first, second = next(batches), next(batches)
+    again = next(task.batches(1))
+    assert torch.equal(second.images, again.images) and torch.equal(second.target, again.target)
+    assert not torch.equal(first.images, second.images)
+    other = next(make_task(make_params("seed=1")).batches(0))
+    assert not torch.equal(first.images, other.images)
+
+
+def test_class_counts_are_those_of_the_training_part(make_params):
+    task, dataset = make_task(make_params()), open_dataset(make_params().data)
+    assert task.counts.tolist() == torch.bincount(dataset.part("training").labels, minlength=4).tolist()
+    leaking = make_task(make_params("legacy.weights_from_all=true"))
+    assert leaking.counts.sum() == len(dataset.rows.labels)
+
+
+def test_validation_has_its_own_noisy_labels_and_repeats(make_params):
+    task = make_task(make_params())
+    torch.manual_seed(0)
+    model = task.build().eval()
+    with torch.no_grad():
+        first, again = task.evaluate(model).metrics, task.evaluate(model).metrics
+    assert first == again and task.monitor.metric in first
+
+
+def settings(make_params, **changed):
+    off = dict.fromkeys(("crop", "noise", "line_dropout", "line_gain", "line_offset"), 0) | {"flip_horizontal": "false"}
+    values = [f"augmentation.{name}={value}" for name, value in {**off, **changed}.items()]
+    return make_params(*choose("cnn"), *values).augmentation
+
+
+def changed_images(config, seed=0):
+    images = torch.randn(50, 16, 24, generator=torch.Generator().manual_seed(1))
+    return images, *augment(images, config, torch.Generator().manual_seed(seed))
+
+
+def test_without_augmentation_images_stay_as_they_are(make_params):
+    images, found, lengths = changed_images(settings(make_params))
+    assert torch.equal(images, found) and lengths is None
+
+
+@pytest.mark.parametrize(("name", "axis"), [("flip_horizontal", 2), ("flip_vertical", 1)])
+def test_half_of_the_images_are_mirrored(name, axis, make_params):
+    images, found, _ = changed_images(settings(make_params, **{name: "true"}))
+    turned = (found == images.flip(axis)).all((1, 2))
+    assert ((found == images).all((1, 2)) ^ turned).all() and 10 < int(turned.sum()) < 40
+
+
+def test_a_lost_line_is_constant(make_params):
+    images, found, _ = changed_images(settings(make_params, line_dropout=0.2))
+    lost = found.std(2) < 1e-6
+    assert float(lost.float().mean()) == pytest.approx(0.2, abs=0.05)
+    assert torch.equal(found[~lost], images[~lost])
+
+
+def test_noise_is_in_units_of_the_line(make_params):
+    images, found, _ = changed_images(settings(make_params, noise=0.5))
+    ratio = (found - images).std((1, 2)) / images.std((1, 2))
+    assert float(ratio.max()) < 0.6 and float(ratio.mean()) == pytest.approx(0.25, abs=0.06)
+
+
+def test_gain_and_offset_are_the_lines_own(make_params):
+    images, found, _ = changed_images(settings(make_params, line_gain=0.3, line_offset=0.5))
+    sd = found.std(2) / images.std(2)
+    assert float(sd.log().std()) == pytest.approx(0.3, abs=0.03)
+    torch.testing.assert_close(
+        (found - found.mean(2, keepdim=True)) / sd[:, :, None], images - images.mean(2, keepdim=True)
+    )
+
+
+def test_a_crop_is_a_stretched_part(make_params):
+    ramp = torch.arange(24.0).expand(5, 16, 24)
+    found, _ = augment(ramp, settings(make_params, crop=0.4), torch.Generator().manual_seed(0))
+    slope = found.diff(dim=2)[:, :, 4:-4]
+    assert ((slope > 0.55) & (slope <= 1.0001)).all()
+
+
+def test_truncation_leaves_the_first_lines_and_says_how_many(make_params):
+    images, found, lengths = changed_images(settings(make_params, truncate=4))
+    assert int(lengths.min()) >= 4 and int(lengths.max()) <= 16 and len(lengths.unique()) > 5
+    for before, after, count in zip(images, found, lengths.tolist(), strict=True):
+        assert torch.equal(before[:count], after[:count]) and not after[count:].any()
+
+
+@pytest.mark.slow
+def test_training_repeats_and_goes_on_bit_for_bit(make_params):
+    params = make_params()
+    simulate.run(params)
+    Path("params.yaml").write_text(yaml.safe_dump(resolved(params)))
+    command = [sys.executable, "-m", "assay", "stage", "scanlines", "train", "--params", "params.yaml"]
+    report = verify_command(command, 4, 0)
+    assert report.identical, report
