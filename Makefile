@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run results tensorboard study-demo env test torture smoke docs lint format bench lock clean
+.PHONY: help run results tensorboard study-demo env test torture backends smoke docs lint format bench docker apptainer wheelhouse lock clean
 
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
@@ -37,6 +37,19 @@ env: .venv/.installed
 .venv/.installed: scripts/install.sh requirements/cpu.txt requirements/cuda.txt requirements/no-deps.txt
 	PATH="$${PATH#"$(CURDIR)/.venv/bin:"}" scripts/install.sh .venv
 
+##@ Images
+## build the image of the last commit with Docker; TORCH=cuda, BASE_IMAGE=NAME
+docker: env
+	assay image build --docker $(if $(TORCH),--torch $(TORCH)) $(if $(BASE_IMAGE),--base-image "$(BASE_IMAGE)")
+
+## make the same as a SIF for Apptainer, from Docker's image or from nothing, whichever works here
+apptainer:
+	scripts/apptainer.sh
+
+## fetch every package of the lock into .wheelhouse; images are then built without a network
+wheelhouse: env
+	scripts/wheelhouse.sh
+
 ##@ Check
 ## run the tests
 test: env
@@ -46,6 +59,10 @@ test: env
 torture: env
 	TORTURE_KILLS=$${TORTURE_KILLS:-100} TORTURE_DEADLINES=$${TORTURE_DEADLINES:-50} OMP_NUM_THREADS=1 \
 		pytest -q -m "torture or not torture" tests/torture
+
+## run through a real Slurm, Docker and Apptainer, started by the tests; needs root
+backends: env
+	OMP_NUM_THREADS=1 pytest -q -s -m "slurm or docker or apptainer" tests/backends
 
 ## run the pipeline at tiny size from a clean clone
 smoke: env

@@ -154,7 +154,9 @@ def test_studies_are_imported_by_nobody_but_themselves():
                 assert own and f"{name}.".startswith(own), f"{path} imports {name}"
 
 
-@pytest.mark.parametrize("module", ["assay.cli", "assay.config", "assay.studies.asl.config"])
+@pytest.mark.parametrize(
+    "module", ["assay.cli", "assay.config", "assay.studies.asl.config", "assay.studies.latents.config"]
+)
 def test_parameters_are_checked_without_torch(module):
     code = f"import sys, {module}; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

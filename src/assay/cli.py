@@ -8,8 +8,12 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import assay
+from assay.doctor import add_doctor
 from assay.errors import ConfigError
+from assay.images.verb import add_image
 from assay.matrix import verbs as matrix_verbs
+from assay.matrix.plan_verb import add_plan
+from assay.rented import add_stop
 from assay.reports.verb import add_report
 from assay.stages import stage, verify
 from assay.studies import study_config, study_names
@@ -110,21 +114,6 @@ def _add_check(verb: argparse.ArgumentParser) -> None:
     verb.set_defaults(call=check)
 
 
-def _add_plan(verb: argparse.ArgumentParser) -> None:
-    """Resolve and validate every arm x seed of a study file, and show what differs from the baseline.
-
-    Nothing is run. Everything that is wrong is listed at once. Arms that would run exactly the same are named.
-
-    examples:
-      assay plan study.yaml
-      assay plan study.yaml --only '1*' --json
-    """
-    verb.add_argument("file", metavar="STUDY.yaml", type=Path, help="a study file")
-    verb.add_argument("--only", metavar="GLOB", help="arms whose names match, e.g. 'unet_*'")
-    verb.add_argument("--json", action="store_true", help="print JSON instead of a table")
-    verb.set_defaults(call=plan)
-
-
 def _add_schema(verb: argparse.ArgumentParser) -> None:
     """Print the JSON Schema of a study's parameter file, for completion and checks in an editor.
 
@@ -194,12 +183,15 @@ VERBS = {
     "exec": _add_exec,
     "stage": _add_stage,
     "check": _add_check,
-    "plan": _add_plan,
+    "plan": add_plan,
     "schema": _add_schema,
     "results": _add_results,
     "verify": _add_verify,
     "report": add_report,
+    "image": add_image,
+    "doctor": add_doctor,
     **matrix_verbs.VERBS,
+    "stop": add_stop,
 }
 
 
@@ -242,19 +234,6 @@ def check(parsed: argparse.Namespace, rest: list[str]) -> int:
         for line in [f"{item['file']}: valid; {item['runs']}"] if item["valid"] else item["problems"]:
             print(line, file=sys.stdout if item["valid"] else sys.stderr)
     return 0 if all(item["valid"] for item in found) else ConfigError.exit_code
-
-
-def plan(parsed: argparse.Namespace, rest: list[str]) -> int:
-    """Show the arms of a study file."""
-    from assay.matrix import plan as planning
-    from assay.matrix.arms import resolve
-
-    resolved = resolve(parsed.file, parsed.only)
-    if parsed.json:
-        print(json.dumps(planning.as_json(parsed.file, resolved), indent=2))
-    else:
-        planning.show(parsed.file, resolved)
-    return 0
 
 
 def schema(parsed: argparse.Namespace, rest: list[str]) -> int:

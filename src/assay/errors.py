@@ -5,6 +5,7 @@ AssayError
 │   ├── ConfigError      a key or value of params.yaml, or a combination of them
 │   ├── DataError        a data set or BIDS folder that is missing, truncated, or not what its manifest says
 │   ├── CheckpointError  a checkpoint that is missing, damaged, or belongs to another run
+│   ├── SchedulerError   Slurm or another scheduler does not answer, or refuses a job
 │   └── RunBusyError     another attempt of the same run is running
 ├── SupersededError      exit code 1: a newer attempt of the run has begun; this one may not write any more
 ├── Unfinished           exit code 75: stopped on request with a checkpoint; start the same run again to go on
@@ -34,6 +35,10 @@ class DataError(UserError):
 
 class CheckpointError(UserError):
     """A checkpoint or model file is missing, damaged, or belongs to another run."""
+
+
+class SchedulerError(UserError):
+    """A scheduler does not answer, or refuses what it is given; its own words are in the message."""
 
 
 class RunBusyError(UserError):

@@ -12,8 +12,10 @@ from pathlib import Path
 from assay.errors import DataError
 
 
-def write_bytes(path: Path, content: bytes) -> None:
+def write_bytes(path: Path, content: bytes, durable: bool = True) -> None:
     """Replace a file in one step: temporary name beside it, fsync, rename.
+
+    durable: with fsync, so that a power failure leaves the old file or the new one; it takes most of the time.
 
     Raises:
         DataError: the disk is full or the folder not writable; what stood there is left as it was.
@@ -23,8 +25,9 @@ def write_bytes(path: Path, content: bytes) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         with temporary.open("wb") as file:
             file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
+            if durable:
+                file.flush()
+                os.fsync(file.fileno())
         temporary.replace(path)
     except OSError as error:
         with suppress(OSError):

@@ -3,7 +3,8 @@
 Scheduler and container are separate choices; each has its section, read only where it is the one chosen.
 """
 
-from collections.abc import Mapping
+import re
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -14,6 +15,9 @@ from assay.containers.config import ContainerConfig
 from assay.errors import ConfigError
 from assay.runs.config import Seconds, WatchConfig
 from assay.schedulers.config import LsfConfig, ResourcesConfig, SlurmConfig, VastConfig
+
+OPTIONS = {"slurm": re.compile(r"--[a-z][\w-]*(=[^\n]*)?"), "lsf": re.compile(r"-[a-zA-Z]\w*( [^\n]*)?")}
+EXAMPLES = {"slurm": "--name=value", "lsf": "-name value"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,6 +30,8 @@ class MachineConfig:
     """How long a job may take, in s; null: no limit, or the scheduler's own words are used."""
     jobs: Annotated[int, Bounds(ge=1)] = 1
     """How many runs at a time `assay submit` has going here, where `scheduler` is `local`."""
+    chain: Annotated[int, Bounds(ge=1, le=100)] | None = None
+    """How many jobs in a row a run is given; null: as many as it is expected to need, and one to spare."""
     price: Annotated[float, Bounds(ge=0)] = 0.0
     """What a job costs for each hour, in the currency of the study's budget."""
     scheduler: Literal["local", "slurm", "lsf", "vast"] = "local"
@@ -54,9 +60,28 @@ def load_machine(path: Path) -> MachineConfig:
     """
     data = _completed(read(path), resolved(MachineConfig()))
     try:
-        return build(MachineConfig, data)
+        machine = build(MachineConfig, data)
+        problems = list(_contradictions(machine))
+        if problems:
+            raise ConfigError("\n".join(problems))
     except ConfigError as error:
         raise ConfigError("\n".join(f"{path}: {line}" for line in str(error).splitlines())) from None
+    return machine
+
+
+def _contradictions(machine: MachineConfig) -> Iterator[str]:
+    """What is said for another scheduler than the one chosen would be read by nobody; and options that are none."""
+    unset = MachineConfig()
+    for key, scheduler in {"slurm": "slurm", "lsf": "lsf", "vast": "vast", "jobs": "local"}.items():
+        if scheduler != machine.scheduler and getattr(machine, key) != getattr(unset, key):
+            given = f"{key}: got values with scheduler {machine.scheduler}"
+            yield f"{given}; allowed: none; remove them, or choose scheduler {scheduler}"
+    for name, form in OPTIONS.items():
+        for option in getattr(machine, name).options:
+            if not form.fullmatch(option):
+                yield f"{name}.options: got {option!r}; allowed: {EXAMPLES[name]} on one line; correct it"
+    if machine.scheduler == "local" and machine.chain is not None:
+        yield "chain: got a number with scheduler local; allowed: null, as it has no wall limit; remove it"
 
 
 def _completed(given: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from assay.errors import ConfigError
 from assay.studies import study_config, study_names
 
 ROOT = Path(__file__).parents[2]
-FILES = {"asl": ROOT / "params.yaml", "burgers": ROOT / "studies/burgers/params.yaml"}
+FILES = {path.parent.name: path for path in (ROOT / "studies").glob("*/params.yaml")} | {"asl": ROOT / "params.yaml"}
 
 
 @dataclass(frozen=True, kw_only=True)

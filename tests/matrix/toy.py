@@ -1,9 +1,11 @@
 """A repository with a study of one quick stage, and a scheduler that a test commands."""
 
+import math
+import shlex
 import shutil
 import subprocess
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,7 +13,8 @@ from typing import Any
 from assay.matrix.submission import read_submission
 from assay.runs.record import Attempt, Run, Stage
 from assay.runs.store import RunFolder, this_process
-from assay.schedulers import Job, Meaning
+from assay.schedulers import ALIVE, Job, Meaning, Scheduler
+from assay.schedulers.client import SilentError
 
 ROOT = Path(__file__).parents[2]
 PIPELINE = """\
@@ -98,7 +101,7 @@ class Repository:
         self.study.write_text(text.replace(old, new))
 
 
-class Commanded:
+class Commanded(Scheduler):
     """A scheduler that only writes down what it is given; `words` is what it then says."""
 
     name = "commanded"
@@ -107,21 +110,34 @@ class Commanded:
         self.jobs: dict[str, Job] = {}
         self.words: dict[str, str] = {}
         self.cancelled: list[str] = []
+        self.accepts: float = math.inf
+        """How many jobs; then it falls silent."""
 
-    def submit(self, job: Job) -> str:
-        job_id = str(len(self.jobs) + 1)
-        self.jobs[job_id], self.words[job_id] = job, "queued"
-        return job_id
+    def render(self, job: Job) -> str:
+        return f"run {shlex.join(job.command)}\n"
 
-    def states(self, ids: Collection[str]) -> dict[str, str]:
+    def submit_all(self, jobs: Sequence[Job]) -> Iterator[str]:
+        for job in jobs:
+            if len(self.jobs) >= self.accepts:
+                raise SilentError("the commanded scheduler says nothing", self.words)
+            job_id = str(len(self.jobs) + 1)
+            self.jobs[job_id], self.words[job_id] = job, "queued"
+            yield job_id
+
+    def states(self, ids: Collection[str], insist: bool = False) -> dict[str, str]:
+        if len(self.jobs) >= self.accepts:
+            raise SilentError("the commanded scheduler says nothing", self.words)
         return {each: self.words[each] for each in ids if each in self.words}
+
+    def alive(self) -> dict[str, str]:
+        return {job.token: job_id for job_id, job in self.jobs.items() if self.meaning(self.words[job_id]) in ALIVE}
 
     def meaning(self, word: str) -> Meaning:
         meanings: Mapping[str, Meaning] = {"queued": "queued", "running": "running", "ended": "ended"}
         return meanings.get(word, "unknown")
 
-    def cancel(self, job_id: str) -> None:
-        self.cancelled.append(job_id)
+    def cancel(self, *ids: str) -> None:
+        self.cancelled += ids
 
     def end_all(self) -> None:
         """As if every job had ended."""
@@ -131,13 +147,13 @@ class Commanded:
 class Inline(Commanded):
     """Runs a job at once, to its end."""
 
-    def submit(self, job: Job) -> str:
-        job_id = super().submit(job)
-        job.log.parent.mkdir(parents=True, exist_ok=True)
-        with job.log.open("ab") as log:
-            subprocess.run(job.command, cwd=job.folder, stdout=log, stderr=log, check=False)
-        self.words[job_id] = "ended"
-        return job_id
+    def submit_all(self, jobs: Sequence[Job]) -> Iterator[str]:
+        for job, job_id in zip(jobs, super().submit_all(jobs), strict=True):
+            job.log.parent.mkdir(parents=True, exist_ok=True)
+            with job.log.open("ab") as log:
+                subprocess.run(job.command, cwd=job.folder, stdout=log, stderr=log, check=False)
+            self.words[job_id] = "ended"
+            yield job_id
 
 
 def record(run: Path, code: int | None, commit: str = "", stage: Mapping[str, Any] | None = None) -> None:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from assay.runs.clients import Client, messages, watched
 from assay.runs.config import FloorsConfig, WatchConfig
-from assay.runs.record import Progress, Stage, from_json, to_json
+from assay.runs.record import Progress, Stage, Work, from_json, to_json
 
 FLOORS = FloorsConfig(load=60, train=5, validate=20, checkpoint=10, other=30)
 
@@ -196,3 +196,14 @@ def test_whatever_is_said_shows_that_its_sender_lives_and_leaves_a_record_that_c
         shown, record = speaker.client.progress(), speaker.client.record()
     assert from_json(Progress, to_json(shown)) == shown
     assert from_json(Stage, to_json(record)) == record
+
+
+def test_the_sums_of_a_phase_are_without_phases_within_it_and_without_earlier_attempts(speaker):
+    speaker.says("phase", phase="train", of=10, done=4)
+    for _ in range(25):
+        speaker.says("phase", phase="validate", of=2, unit="members")
+        speaker.says("end", phase="validate", done=2, seconds=0.5)
+    speaker.says("end", phase="train", done=10, seconds=20.0, epoch=1.5)
+    work = speaker.client.record().work
+    assert work["validate"] == Work(passes=25, seconds=12.5, units=50, of=2, unit="members")
+    assert work["train"] == Work(passes=1, seconds=7.5, units=6, of=10, epoch=1.5)

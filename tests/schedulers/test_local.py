@@ -5,6 +5,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -30,7 +31,8 @@ def pool(tmp_path) -> Local:
 
 
 def job(folder: Path, code: str, name: str = "job") -> Job:
-    return Job(name=name, command=[sys.executable, "-S", "-c", code], folder=folder, log=folder / f"{name}.log")
+    command = [sys.executable, "-S", "-c", code]
+    return Job(name=name, command=command, folder=folder, log=folder / f"{name}.log", script=folder / f"{name}.sh")
 
 
 def hold(folder: Path, name: str) -> Job:
@@ -118,7 +120,8 @@ def test_a_job_that_always_ends_with_75_at_once_is_given_up(pool, tmp_path):
 
 
 def test_a_command_that_does_not_exist_ends_and_the_pool_goes_on(pool, tmp_path):
-    bad = pool.submit(Job(name="bad", command=["/nowhere/x"], folder=tmp_path, log=tmp_path / "bad.log"))
+    nowhere = replace(job(tmp_path, "", "bad"), command=["/nowhere/x"])
+    bad = pool.submit(nowhere)
     good = pool.submit(job(tmp_path, "pass"))
     wait_until(lambda: pool.states([bad, good]) == {bad: "EXIT 127", good: "EXIT 0"})
     assert "cannot be started" in (pool.folder / "pool.log").read_text()

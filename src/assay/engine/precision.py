@@ -1,5 +1,6 @@
 """Device, number format and compilation; open it when a GPU behaves unlike a CPU."""
 
+import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Any, Literal
@@ -42,6 +43,32 @@ class Precision:
         return torch.autocast(self.device.type, self.dtype, enabled=self.dtype is not torch.float32)
 
 
-def compiled(function: Callable[..., Any], mode: str) -> Callable[..., Any]:
-    """The function, compiled by torch.compile in the given mode unless that is `none`."""
-    return function if mode == "none" else torch.compile(function, mode=mode)
+class Compiled:
+    """The function, compiled by torch.compile in the given mode unless that is `none`.
+
+    Where compiling it, or replaying what was compiled, fails, it goes on uncompiled; `fallback` says why. An error of
+    the function's own is raised by it uncompiled, too.
+    """
+
+    def __init__(self, function: Callable[..., Any], mode: str) -> None:
+        self.function, self.wanted = function, mode
+        self.fallback: str | None = None
+        self._fast = function if mode == "none" else torch.compile(function, mode=mode)
+
+    @property
+    def used(self) -> str:
+        """The mode that was used last."""
+        return "none" if self.fallback else self.wanted
+
+    def __call__(self, *inputs: Any) -> Any:
+        """What the function gives."""
+        if self.used == "none":
+            return self.function(*inputs)
+        try:
+            return self._fast(*inputs)
+        except Exception as error:  # torch names no class for what compilers and CUDA graphs raise
+            reason = (str(error).strip().splitlines() or ["no reason given"])[0]
+            self.fallback = f"{type(error).__name__}: {reason}"
+        result = self.function(*inputs)
+        print(f"train.compile: {self.wanted} failed ({self.fallback}); goes on with none", file=sys.stderr, flush=True)
+        return result

@@ -15,7 +15,7 @@ from assay.engine.checkpoint import CheckpointFolder
 from assay.engine.config import TrainConfig
 from assay.engine.health import Health
 from assay.engine.log import Row, TrainingLog
-from assay.engine.precision import compiled, pick_device
+from assay.engine.precision import Compiled, pick_device
 from assay.engine.progress import phase
 from assay.engine.random import generator
 from assay.engine.state import TensorDict, TrainState, clone
@@ -36,6 +36,9 @@ class Trained:
     samples: int
     epochs: float
     rows: list[Row] = field(repr=False)
+    compiled: str = "none"
+    """The mode in which the loss was compiled at the end; `fallback` says why if it is not the one asked for."""
+    fallback: str | None = None
 
 
 def train(
@@ -63,7 +66,7 @@ def train(
     put_off = validation_due(state, total) and not validated(state, task, stop)
     log.replay(state.rows)
     batches = task.batches(state.step * config.accumulate)
-    loss = compiled(state.ensemble.loss, config.compile)
+    loss = Compiled(state.ensemble.loss, config.compile)
     health = Health(state.device, state.ensemble.parameters, scaled=config.precision == "fp16")
 
     with phase("train", total, state.step) as shown:
@@ -101,7 +104,7 @@ def train(
             note = None if loss_now is None else f"loss {loss_now:.4g}"
             shown.advance(note=note, epoch=state.step * config.samples_per_step / task.samples_per_epoch, loss=loss_now)
 
-    return finished(state, task)
+    return finished(state, task, loss)
 
 
 def resume(state: TrainState, checkpoints: CheckpointFolder) -> None:
@@ -195,7 +198,7 @@ def _reaches(term: Tensor, parameters: list[Any]) -> bool:
     return any(gradient is not None for gradient in gradients)
 
 
-def finished(state: TrainState, task: Task[Batch]) -> Trained:
+def finished(state: TrainState, task: Task[Batch], loss: Compiled) -> Trained:
     """The result of a run that spent its budget or its patience."""
     samples = state.step * state.config.samples_per_step
     return Trained(
@@ -207,4 +210,6 @@ def finished(state: TrainState, task: Task[Batch]) -> Trained:
         samples=samples,
         epochs=samples / task.samples_per_epoch,
         rows=state.rows,
+        compiled=loss.used,
+        fallback=loss.fallback,
     )

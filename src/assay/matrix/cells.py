@@ -69,7 +69,7 @@ def read_cells(folder: Path, arms: Sequence[str], seeds: Sequence[int]) -> list[
 
 
 def advice(action: str, run: Path, study: Path, arm: str, cause: str | None) -> str:
-    """What to do about a run, as a command that names its study: its own, given by hand, would run outside its clone."""
+    """What to do about a run, as a command that names its study: its own, given by hand, would run outside a clone."""
     again = " --again" if cause == "NaN" else ""
     submit = f"assay submit {shlex.quote(str(study))} --only {shlex.quote(arm)}{again}"
     return action.replace(command(RunFolder(run).read()), submit)

@@ -44,13 +44,13 @@ def inert(arms: Mapping[str, ResolvedArm], baseline: str, cells: Sequence[CellRe
 
 def _same(one: CellResult, other: CellResult) -> bool:
     """Whether two runs logged the same losses, of which there are some, and have the same metrics."""
-    losses = _losses(one.folder)
-    return bool(losses) and losses == _losses(other.folder) and one.metrics == other.metrics
+    losses = texts(one.folder, LOSSES)
+    return bool(losses) and losses == texts(other.folder, LOSSES) and one.metrics == other.metrics
 
 
-def _losses(folder: Path) -> dict[str, str]:
-    """The loss traces of a run, by their file; the columns are step and loss."""
-    return {str(path.relative_to(folder)): path.read_text() for path in sorted(folder.glob(LOSSES))}
+def texts(folder: Path, pattern: str) -> dict[str, str]:
+    """What a run's files that match a pattern say to the last digit, by their names below its folder."""
+    return {str(path.relative_to(folder)): path.read_text() for path in sorted(folder.glob(pattern))}
 
 
 def budgets(cell: CellResult) -> dict[str, float]:

@@ -4,8 +4,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from assay.errors import DataError
+from assay.matrix.jobs import Planned, alone, attempts_of, hand_over
 from assay.matrix.submission import Submission
-from assay.matrix.submit import SUBMIT, Decision, Study, hand_over, pipeline_folder, stage_names
+from assay.matrix.submit import SUBMIT, Decision, Study, pipeline_folder, stage_names
 from assay.schedulers import Scheduler
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ def take_over(study: Study, scheduler: Scheduler, dry_run: bool) -> list[Decisio
 
     taken = []
     try:
-        with Repo(str(study.root)) as repo:
+        with alone(study.root), Repo(str(study.root)) as repo:
             for entry in list(repo.experiments.celery_queue.iter_queued()):
                 name = entry.name or f"queued-{entry.stash_rev[:7]}"
                 job = None if dry_run else _take(study, scheduler, repo, entry, name)
@@ -56,6 +57,7 @@ def _take(study: Study, scheduler: Scheduler, repo: "Repo", entry: "QueueEntry",
         machine=str(study.machine) if study.machine else None,
     )
     run: Path = study.runs / ARM / name
-    job = hand_over(scheduler, run, submission, stage_names(study))
+    planned = Planned(run=run, submission=submission, attempts=attempts_of(study.place, None))
+    (job,) = hand_over(scheduler, study.place, [planned], stage_names(study))
     repo.experiments.celery_queue.remove([name if entry.name else entry.stash_rev])
     return job

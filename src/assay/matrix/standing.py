@@ -1,5 +1,6 @@
 """How a study stands, missing runs too, and the log of one run; open it to change what those verbs show."""
 
+import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
@@ -10,12 +11,13 @@ from assay.errors import DataError
 from assay.matrix.arms import resolve
 from assay.matrix.cells import METRICS, MISSING, advice
 from assay.matrix.git import repository
+from assay.matrix.jobs import Standing, jobs_of
 from assay.matrix.submission import JOB_LOG
-from assay.matrix.submit import Alive, alive_runs, runs_folder, scheduler_of
+from assay.matrix.submit import runs_folder
 from assay.runs.diagnose import Diagnosis
 from assay.runs.status import collect, show
 from assay.runs.store import RunFolder, is_held
-from assay.schedulers import Meaning
+from assay.schedulers.local import Local
 
 ALIVE = frozenset({"queued", "running"})
 WATCH_S = 2.0
@@ -31,31 +33,42 @@ def study_status(path: Path, only: str | None) -> list[Diagnosis]:
     """
     resolved = resolve(path, only)
     folder, name = runs_folder(path, resolved), resolved.config.name
-    found = {(each.arm, each.seed): each for each in collect(folder)} if folder.is_dir() else {}
     cells = [(arm, str(seed)) for arm in resolved.arms for seed in resolved.config.seeds]
-    scheduler = scheduler_of(repository(path.absolute().parent), None)
-    alive = alive_runs(scheduler, [folder / arm / seed for arm, seed in cells])
-    found_or_missing = [
-        found.get((arm, seed), Diagnosis(study=name, arm=arm, seed=seed, state=MISSING)) for arm, seed in cells
-    ]
-    return [_in_study(each, path, folder / each.arm / each.seed, alive) for each in found_or_missing]
+    jobs = _jobs(path, [folder / arm / seed for arm, seed in cells])
+    words = {run: {"State": job.word} for run, job in jobs.items() if job.scheduler != Local.name}
+    known = {(each.arm, each.seed): each for each in collect(folder, words=words)} if folder.is_dir() else {}
+    missing = Diagnosis(study=name, arm="", seed="", state=MISSING)
+    found = [known.get((arm, seed), replace(missing, arm=arm, seed=seed)) for arm, seed in cells]
+    return [_in_study(each, path, folder / each.arm / each.seed, jobs) for each in found]
 
 
-def _in_study(found: Diagnosis, study: Path, run: Path, alive: Mapping[Path, Alive]) -> Diagnosis:
+def _jobs(study: Path, runs: list[Path]) -> dict[Path, Standing]:
+    """The jobs of runs that are not complete; a scheduler that is silent is named, and what it said before counts."""
+    silences: list[str] = []
+    unfinished = [run for run in runs if not (run / METRICS).is_file()]
+    found = jobs_of(repository(study.absolute().parent), unfinished, silences=silences)
+    for silence in silences:
+        print(f"assay: {silence} (shown is what was known before)", file=sys.stderr)
+    return found
+
+
+def _in_study(found: Diagnosis, study: Path, run: Path, jobs: Mapping[Path, Standing]) -> Diagnosis:
     """With its job, and with advice that names the study."""
-    known = _with_job(found, run, alive[run].meaning if run in alive else None)
+    known = _with_job(found, run, jobs.get(run))
     return replace(known, action=advice(known.action, run, study, known.arm, known.cause)) if known.action else known
 
 
-def _with_job(found: Diagnosis, run: Path, job: Meaning | None) -> Diagnosis:
+def _with_job(found: Diagnosis, run: Path, job: Standing | None) -> Diagnosis:
     """What the record does not know: the scheduler's queue, and whether the result was handed back."""
+    alive = job.meaning if job is not None and job.is_alive else None
     handed_back = found.state == "complete" and (run / METRICS).is_file()
-    if handed_back or (found.state == "running" and job != "queued"):
+    if handed_back or found.state == "running":  # its heartbeat is newer than what a scheduler said
         return found
-    if job is not None:
-        return replace(found, state=job, cause=None, action="", evidence=[])
+    if alive is not None:
+        return replace(found, state=alive, cause=None, action="", evidence=[])
     if found.state == "queued":
-        return replace(found, state=MISSING, action="")
+        ended = [f"{JOB_LOG}: job {job.job} of {job.scheduler} ended before it began ({job.word})"] if job else []
+        return replace(found, state=MISSING, action="", evidence=ended)
     if found.state == "complete":
         return replace(found, state="partial", evidence=[f"{METRICS}: not there: the result was not handed back"])
     return found

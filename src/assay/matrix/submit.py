@@ -4,27 +4,35 @@ Submitting is idempotent: what is complete, queued or running is left alone; wha
 """
 
 import json
-import sys
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from assay.config.load import assign, read
-from assay.machine import MachineConfig, load_machine
+from assay.machine import MachineConfig
 from assay.matrix.arms import Resolved, resolve
 from assay.matrix.cells import METRICS, CellResult, read_cells
 from assay.matrix.git import git, refuse_uncommitted, repository
 from assay.matrix.grammar import as_dvc
+from assay.matrix.jobs import (
+    Planned,
+    Standing,
+    adopt,
+    alone,
+    attempts_of,
+    hand_over,
+    job_of,
+    jobs_of,
+    machine_config,
+)
 from assay.matrix.registration import register
 from assay.matrix.study import params_path
-from assay.matrix.submission import JOB_LOG, POOL, Submission, read_submission, write_submission
+from assay.matrix.submission import Submission
 from assay.runs.provenance import masked_facts
-from assay.runs.record import Run
-from assay.runs.store import RunFolder
-from assay.schedulers import ALIVE, Job, Meaning, Scheduler
-from assay.schedulers.local import Local
+from assay.schedulers import Job, Scheduler
+from assay.schedulers.registry import scheduler_named
 
 SUBMIT = "submit"
 
@@ -40,14 +48,6 @@ class Decision:
     job: str | None = None
 
 
-@dataclass(frozen=True)
-class Alive:
-    """A job that will go on by itself."""
-
-    job: str
-    meaning: Meaning
-
-
 @dataclass(frozen=True, kw_only=True)
 class Study:
     """A study file with its place: repository, commit, runs, machine."""
@@ -57,6 +57,8 @@ class Study:
     root: Path
     commit: str
     machine: Path | None
+    place: MachineConfig
+    """What the machine file says."""
 
     @property
     def runs(self) -> Path:
@@ -86,51 +88,66 @@ def open_study(path: Path, only: str | None, machine: Path | None = None) -> Stu
     named = resolved.config.machine
     place = machine or (path.parent / named if named else None)
     commit = git(root, "rev-parse", "HEAD")
-    return Study(path=path, resolved=resolved, root=root, commit=commit, machine=place and place.absolute())
+    place = place and place.absolute()
+    return Study(path=path, resolved=resolved, root=root, commit=commit, machine=place, place=machine_config(place))
 
 
-def scheduler_of(root: Path, machine: Path | None) -> Scheduler:
-    """The scheduler of a machine; without a machine file, this computer, one run at a time.
+def submit(study: Study, scheduler: Scheduler, again: bool = False) -> list[Decision]:
+    """Submit what is missing; the hypotheses are registered before the first run. again: those that met NaN too.
 
     Raises:
-        ConfigError: the machine file is wrong.
+        SchedulerError: the scheduler does not answer, or refuses a job; those that it took before are on record.
     """
-    config = load_machine(machine) if machine else MachineConfig()
-    return Local(root / POOL, config.jobs)
+    with alone(study.root):
+        adopt(scheduler, [study.runs / arm / str(seed) for arm, seed in _cells(study)])
+        decisions = decide(study, scheduler, again)
+        planned = plan_jobs(study, decisions)
+        config = study.resolved.config
+        rules = {"metrics": config.metrics, "correction": config.correction, "seeds": list(config.seeds)}
+        register(study.runs, config.hypotheses, rules)
+        jobs = iter(list(hand_over(scheduler, study.place, planned, stage_names(study))))
+        return [replace(each, job=next(jobs)) if each.what == SUBMIT else each for each in decisions]
 
 
-def submit(study: Study, scheduler: Scheduler, dry_run: bool = False, again: bool = False) -> list[Decision]:
-    """Submit what is missing; the hypotheses are registered before the first run. again: those that met NaN too."""
-    decisions = list(_decide(study, scheduler, again))
-    if dry_run:
-        return decisions
-    config = study.resolved.config
-    rules = {"metrics": config.metrics, "correction": config.correction, "seeds": list(config.seeds)}
-    register(study.runs, config.hypotheses, rules)
-    data, stages = study.params, stage_names(study)
-    return [
-        replace(each, job=_submit_one(study, scheduler, each, data, stages)) if each.what == SUBMIT else each
-        for each in decisions
-    ]
+def render(study: Study, scheduler: Scheduler, decisions: Sequence[Decision]) -> list[str]:
+    """What the scheduler would be handed for these decisions; nothing is written."""
+    jobs: list[Job] = [job_of(each, study.place) for each in plan_jobs(study, decisions)]
+    return scheduler.scripts(jobs)
 
 
-def _decide(study: Study, scheduler: Scheduler, again: bool) -> Iterator[Decision]:
+def _cells(study: Study) -> list[tuple[str, int]]:
     """Seed by seed, so that every arm has a first result soon; copies of an arm come last and find its results."""
+    order = sorted(study.resolved.arms.values(), key=lambda arm: arm.same_as is not None)
+    return [(arm.name, seed) for seed in study.resolved.config.seeds for arm in order]
+
+
+def decide(study: Study, scheduler: Scheduler, again: bool = False) -> list[Decision]:
+    """What becomes of every run. again: those that met NaN are submitted too.
+
+    Raises:
+        SilentError: a scheduler does not answer, so what is queued or running is not known.
+    """
     config, arms, data = study.resolved.config, study.resolved.arms, study.params
-    order = sorted(arms.values(), key=lambda arm: arm.same_as is not None)
     cells = {(cell.arm, cell.seed): cell for cell in read_cells(study.runs, list(arms), config.seeds)}
-    alive = alive_runs(scheduler, [cell.folder for cell in cells.values()])
-    for seed in config.seeds:
-        for arm in order:
-            cell = cells[arm.name, seed]
-            what, note = _what(study, cell, alive, assign(data, {**arm.overrides, "seed": seed}), again)
-            yield Decision(arm=arm.name, seed=seed, what=what, note=note)
+    unfinished = [cell.folder for cell in cells.values() if not _is_complete(cell)]
+    jobs = jobs_of(study.root, unfinished, scheduler, insist=True)
+    alive = {run: job for run, job in jobs.items() if job.is_alive}
+    decisions = []
+    for arm, seed in _cells(study):
+        params = assign(data, {**arms[arm].overrides, "seed": seed})
+        what, note = _what(study, cells[arm, seed], alive, params, again)
+        decisions.append(Decision(arm=arm, seed=seed, what=what, note=note))
+    return decisions
+
+
+def _is_complete(cell: CellResult) -> bool:
+    return cell.state == "complete" and (cell.folder / METRICS).is_file()
 
 
 def _what(
-    study: Study, cell: CellResult, alive: Mapping[Path, Alive], params: dict[str, Any], again: bool
+    study: Study, cell: CellResult, alive: Mapping[Path, Standing], params: dict[str, Any], again: bool
 ) -> tuple[str, str]:
-    complete = cell.state == "complete" and (cell.folder / METRICS).is_file()
+    complete = _is_complete(cell)
     if cell.folder in alive and not complete:
         return alive[cell.folder].meaning, f"job {alive[cell.folder].job}"
     if cell.state == "running":
@@ -142,15 +159,6 @@ def _what(
     if cell.cause == "NaN" and cell.commit == study.commit and not again:
         return "failed", "NaN, which comes again; it stays in the denominator; --again runs it once more"
     return SUBMIT, cell.state if cell.cause is None else f"{cell.state}: {cell.cause}"
-
-
-def alive_runs(scheduler: Scheduler, runs: Iterable[Path]) -> dict[Path, Alive]:
-    """Run folder -> its job, of those that are queued or running."""
-    kept = {run: read_submission(run) for run in runs}
-    jobs = {run: each.job for run, each in kept.items() if each and each.job and each.scheduler == scheduler.name}
-    words = scheduler.states(list(jobs.values()))
-    found = {run: Alive(job, scheduler.meaning(words.get(job, ""))) for run, job in jobs.items()}
-    return {run: each for run, each in found.items() if each.meaning in ALIVE}
 
 
 def _changes(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> str:
@@ -170,20 +178,41 @@ def _plain(value: Any) -> Any:
     return json.loads(json.dumps(value))
 
 
-def _submit_one(study: Study, scheduler: Scheduler, decision: Decision, data: dict[str, Any], stages: list[str]) -> str:
+def plan_jobs(study: Study, decisions: Sequence[Decision]) -> list[Planned]:
+    """The runs to submit, each with all that its jobs need to know.
+
+    Raises:
+        ConfigError: a run cannot be done within the machine's limit.
+    """
+    chosen = [each for each in decisions if each.what == SUBMIT]
+    attempts = _attempts(study, {each.arm for each in chosen})
+    data, folder = study.params, pipeline_folder(study)
+    return [_planned(study, each, data, folder, attempts[each.arm]) for each in chosen]
+
+
+def _attempts(study: Study, arms: set[str]) -> dict[str, int]:
+    """Arm to the number of jobs in a row; the forecast is asked only where it matters."""
+    expected: Mapping[str, int | None] = {}
+    if arms and attempts_of(study.place, None) != attempts_of(study.place, 2):
+        from assay.matrix.forecast import chain_lengths
+
+        expected = chain_lengths(study.path, study.resolved, study.place)
+    return {arm: attempts_of(study.place, expected.get(arm)) for arm in arms}
+
+
+def _planned(study: Study, decision: Decision, data: dict[str, Any], folder: str, attempts: int) -> Planned:
     config, arm = study.resolved.config, study.resolved.arms[decision.arm]
     overrides = {**arm.overrides, "seed": decision.seed}
     submission = Submission(
         experiment=f"{config.name}-{decision.arm}-s{decision.seed}",
         repository=str(study.root),
         commit=study.commit,
-        pipeline=pipeline_folder(study),
+        pipeline=folder,
         overrides=as_dvc(overrides),
         params=_plain(assign(data, overrides)),
         machine=str(study.machine) if study.machine else None,
     )
-    run = study.runs / decision.arm / str(decision.seed)
-    return hand_over(scheduler, run, submission, stages)
+    return Planned(run=study.runs / decision.arm / str(decision.seed), submission=submission, attempts=attempts)
 
 
 def pipeline_folder(study: Study) -> str:
@@ -197,46 +226,36 @@ def stage_names(study: Study) -> list[str]:
     return list(read(study.path.parent / study.resolved.config.pipeline)["stages"])
 
 
-def hand_over(scheduler: Scheduler, run: Path, submission: Submission, stages: list[str]) -> str:
-    """Write the run's folder and submit its job; returns the job's id."""
-    folder = RunFolder(run)
-    if not (run / "run.json").exists():
-        arm, seed = run.parent.name, run.name
-        planned = Run(study=run.parent.parent.name, arm=arm, seed=seed, stages=stages, params=submission.params)
-        folder.write_run(planned)
-    write_submission(run, replace(submission, scheduler=scheduler.name))
-    command = [sys.executable, "-m", "assay.matrix.workplace", str(run)]
-    root = Path(submission.repository)
-    job = scheduler.submit(Job(name=submission.experiment, command=command, folder=root, log=run / JOB_LOG))
-    write_submission(run, replace(submission, scheduler=scheduler.name, job=job))
-    return job
-
-
 def cancel(study: Path, only: str | None, scheduler: Scheduler | None = None) -> list[dict[str, Any]]:
     """Have every queued or running job of a study ended; returns arm, seed, state and job of each.
 
+    scheduler: taken for runs of that name instead of a new one.
+
     Raises:
         UserError: something is wrong with the study file.
+        SchedulerError: a scheduler does not answer.
     """
-    resolved = resolve(study, only)
-    place = scheduler or scheduler_of(repository(study.absolute().parent), None)
-    cells = read_cells(runs_folder(study, resolved), list(resolved.arms), resolved.config.seeds)
-    jobs = alive_runs(place, [cell.folder for cell in cells])
-    for each in jobs.values():
-        place.cancel(each.job)
-    alive = [cell for cell in cells if cell.folder in jobs]
+    resolved, root = resolve(study, only), repository(study.absolute().parent)
+    runs, seeds = runs_folder(study, resolved), resolved.config.seeds
+    cells = {runs / arm / str(seed): (arm, seed) for arm in resolved.arms for seed in seeds}
+    alive = {run: job for run, job in jobs_of(root, cells, scheduler, insist=True).items() if job.is_alive}
+    for name in {job.scheduler for job in alive.values()}:
+        place = scheduler if scheduler and scheduler.name == name else scheduler_named(name, root)
+        place.cancel(*(job.job for job in alive.values() if job.scheduler == name))
     return [
-        {"arm": cell.arm, "seed": cell.seed, "state": jobs[cell.folder].meaning, "job": jobs[cell.folder].job}
-        for cell in alive
+        {"arm": cells[run][0], "seed": cells[run][1], "state": job.meaning, "job": job.job}
+        for run, job in alive.items()
     ]
 
 
-def show(decisions: list[Decision], dry_run: bool) -> None:
-    """Print a line for each run that is submitted or needs a word, and the sums."""
+def show(decisions: list[Decision], scripts: Sequence[str] | None = None) -> None:
+    """Print a line for each run that is submitted or needs a word, and the sums. scripts: of a dry run."""
+    for script in scripts or []:
+        print(script)
     for each in decisions:
         if each.what not in ("complete", "queued", "running"):
             print(f"{each.arm}/{each.seed}: {each.what}{f' ({each.note})' if each.note else ''}")
     sums = Counter(each.what for each in decisions)
-    verb = "would be submitted" if dry_run else "submitted"
+    verb = "submitted" if scripts is None else "would be submitted"
     others = [f"{count} {what}" for what, count in sums.items() if what != SUBMIT]
     print(", ".join([f"{sums[SUBMIT]} of {len(decisions)} runs {verb}", *others]))

@@ -28,7 +28,7 @@ def _add_submit(verb: argparse.ArgumentParser) -> None:
     """
     _add_study(verb)
     verb.add_argument("--machine", metavar="FILE", type=Path, help="a machine file; default: the study's")
-    verb.add_argument("--dry-run", action="store_true", help="say what would be submitted, and do nothing")
+    verb.add_argument("--dry-run", action="store_true", help="show what would be submitted, and do nothing")
     verb.add_argument("--queued", action="store_true", help="take over DVC's own queue as well")
     verb.add_argument("--again", action="store_true", help="also those that met NaN at this very commit")
     verb.add_argument("--json", action="store_true", help="print JSON instead of text")
@@ -89,17 +89,23 @@ def _add_study(verb: argparse.ArgumentParser) -> None:
 def submit(parsed: argparse.Namespace, rest: list[str]) -> int:
     """Submit what is missing."""
     from assay.matrix import submit as submission
+    from assay.matrix.jobs import scheduler_of
     from assay.matrix.queued import take_over
 
     study = submission.open_study(parsed.file, parsed.only, parsed.machine)
-    scheduler = submission.scheduler_of(study.root, study.machine)
-    decisions = submission.submit(study, scheduler, parsed.dry_run, parsed.again)
+    scheduler = scheduler_of(study.root, study.machine)
+    scripts = None
+    if parsed.dry_run:
+        decisions = submission.decide(study, scheduler, parsed.again)
+        scripts = submission.render(study, scheduler, decisions)
+    else:
+        decisions = submission.submit(study, scheduler, parsed.again)
     if parsed.queued:
         decisions += take_over(study, scheduler, parsed.dry_run)
     if parsed.json:
         print(json.dumps([vars(each) for each in decisions], indent=2))
     else:
-        submission.show(decisions, parsed.dry_run)
+        submission.show(decisions, scripts)
     return 0
 
 

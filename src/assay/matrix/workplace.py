@@ -17,11 +17,17 @@ from types import FrameType
 from ruamel.yaml import YAML
 
 from assay.errors import AssayError, DataError, UserError
+from assay.matrix.cells import METRICS
 from assay.matrix.git import git, with_identity
 from assay.matrix.handback import hand_back
 from assay.matrix.submission import Submission, read_submission
+from assay.progress import UNFINISHED
 from assay.runs.processes import set_parent_death_signal
+from assay.runs.record import HEARTBEAT_S, LOST_AFTER_S, Attempt
+from assay.runs.store import RunFolder, is_held
 
+TURN_S = 1.0
+"""How often it is looked whether an earlier attempt is over."""
 ASKED_TO_STOP = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
 
 
@@ -49,8 +55,13 @@ def work(run: Path) -> int:
     submission = read_submission(run)
     if submission is None:
         raise UserError(f"{run}: got no submission; allowed: the folder of a run; give assay submit")
+    if (run / METRICS).is_file():
+        _say("complete, and handed back: nothing to do")
+        return 0
     signals = Signals()
     began = time.monotonic()
+    if not _take_turn(run, signals):
+        return UNFINISHED
     environment = with_identity(Path(submission.repository))
     os.environ.update(environment)
     prepare(submission)
@@ -62,6 +73,26 @@ def work(run: Path) -> int:
         shutil.rmtree(submission.clone, ignore_errors=True)
         _say(f"handed back after {time.monotonic() - began:.2f} s as {submission.experiment}")
     return code
+
+
+def _take_turn(run: Path, signals: Signals) -> bool:
+    """Wait for an attempt on another node to be taken for dead, which the job before this one may have left.
+
+    False: it lives, or this job was asked to end.
+    """
+    end = time.monotonic() + LOST_AFTER_S + HEARTBEAT_S
+    while held := _held(run):
+        if signals.got is not None or time.monotonic() > end:
+            _say(f"attempt {held.number} still runs on {held.holder.host}")
+            return False
+        time.sleep(TURN_S)
+    return True
+
+
+def _held(run: Path) -> Attempt | None:
+    """The newest attempt, if it keeps others from beginning."""
+    attempts = RunFolder(run).read().attempts
+    return attempts[-1] if attempts and is_held(attempts[-1], time.time()) else None
 
 
 def prepare(submission: Submission) -> None:

@@ -8,7 +8,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from assay.errors import AssayError
 from assay.progress import MESSAGE_BYTES
 from assay.runs.config import WatchConfig
 from assay.runs.local_memory import make_local_memory
-from assay.runs.record import Progress, Stage
+from assay.runs.record import Progress, Stage, Work
 from assay.runs.watch import Silence
 
 KEPT_DURATIONS = 20
@@ -28,6 +28,14 @@ ASIDE = ("checkpoint", "validate")
 """Phases between two steps of another one."""
 
 
+@dataclass
+class Begun:
+    """An open phase: the units it began with, and the seconds of phases that have ended within it."""
+
+    first: int
+    within_s: float = 0.0
+
+
 class Client:
     """One process that speaks: usually a stage; in distributed training one for each rank."""
 
@@ -37,6 +45,7 @@ class Client:
         self.stacks: Path | None = None
         self.silence = Silence(watch, IDLE, now)
         self.phases: list[Progress] = []
+        self.begun: list[Begun] = []
         self.study = self.stage = ""
         self.started = time.time()
         self.ended: float | None = None
@@ -46,6 +55,7 @@ class Client:
         self.kind: str | None = None
         self.facts: dict[str, Any] = {}
         self.seconds: dict[str, list[float]] = {}
+        self.work: dict[str, Work] = {}
         self.asked = False
 
     def hear(self, message: dict[str, Any], now: float) -> None:
@@ -115,6 +125,7 @@ class Client:
             error=self.error,
             kind=self.kind,
             seconds={name: list(values) for name, values in self.seconds.items()},
+            work=dict(self.work),
             facts=self.facts,
         )
 
@@ -136,6 +147,7 @@ class Client:
             unit = _text(message.get("unit")) or Progress.unit
             begun = Progress(phase=name, of=_whole(message.get("of")), unit=unit, since=now, changed=now)
             self.phases.append(replace(begun, **_numbers(message)))
+            self.begun.append(Begun(first=self.phases[-1].done))
 
     def _step(self, message: dict[str, Any]) -> None:
         """A fork goes on in a phase that its parent has begun: to its supervisor it begins with its first step."""
@@ -149,13 +161,30 @@ class Client:
         place = self._place(message)
         if place is not None:
             ended = replace(self.phases[place], **_numbers(message))
-            del self.phases[place:]
+            begun = self.begun[place]
+            del self.phases[place:], self.begun[place:]
             self.latest = self.latest if self.phases else ended
+            self._sum_up(ended, begun, _real(message.get("seconds")) or 0.0)
         name, seconds = _text(message.get("phase")), _real(message.get("seconds"))
         if name is not None and seconds is not None:
             durations = self.seconds.setdefault(name, [])
             durations.append(seconds)
             del durations[:-KEPT_DURATIONS]
+
+    def _sum_up(self, ended: Progress, begun: "Begun", seconds: float) -> None:
+        """Add a pass to the phase's sums, and take its time out of those of the phase around it."""
+        name = ended.phase or IDLE
+        before = self.work.get(name, Work())
+        self.work[name] = Work(
+            passes=before.passes + 1,
+            seconds=before.seconds + max(seconds - begun.within_s, 0.0),
+            units=before.units + max(ended.done - begun.first, 0),
+            of=ended.of,
+            unit=ended.unit,
+            epoch=ended.epoch,
+        )
+        if self.begun:
+            self.begun[-1].within_s += seconds
 
     def _verdict(self, message: dict[str, Any]) -> None:
         self.code, self.error = _whole(message.get("code")), _text(message.get("error"))

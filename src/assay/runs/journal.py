@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from assay.errors import AssayError, DataError, RunBusyError, SupersededError
+from assay.runs.disk import output_bytes
 from assay.runs.dvc_lock import drop_dead_lock
 from assay.runs.history import known_seconds
 from assay.runs.output import shown, stamped
@@ -207,6 +208,7 @@ class _Recorder:
                 self.folder.event(message["kind"], **message["facts"])
             case "complete":  # what is complete needs no checkpoints
                 shutil.rmtree(self.folder.path / CHECKPOINTS, ignore_errors=True)
+                self._measure()
             case "log":
                 self.held = (self.held + message["text"])[-HELD_LOG:]
                 self.folder.append_log(message["number"], self.held)
@@ -220,6 +222,13 @@ class _Recorder:
             run = self.folder.read().run
             if run.identity != str(told[-1]):
                 self.folder.write_run(dataclasses.replace(run, identity=str(told[-1])))
+
+    def _measure(self) -> None:
+        """What the pipeline has left, which runs in this process's folder, into run.json."""
+        if (self.folder.path / "run.json").exists():
+            run = self.folder.read().run
+            if run.stages and (disk := output_bytes(Path.cwd())):
+                self.folder.write_run(dataclasses.replace(run, disk=disk))
 
     def _known(self, number: int) -> dict[str, float]:
         """How long things took; other runs' damage must not keep this one from starting.

@@ -36,6 +36,9 @@ DIFF_LIMIT = 10 * 2**20
 LOCKS = ("requirements/*.txt", "requirements*.txt", "uv.lock", "poetry.lock", "pdm.lock", "pixi.lock", "conda-lock.yml")
 PACKAGES = ("torch", "numpy", "dvc", "jsonargparse")
 IMAGE_DIGEST = "ASSAY_IMAGE_DIGEST"
+"""Set in a container: the digest of the OCI image, also where Apptainer runs a SIF that was made from it."""
+IMAGE_CONTENT = Path("/opt/assay/content.txt")
+"""A line for each file that an image adds to its base, with the file's digest; scripts/image.sh writes it."""
 HIDDEN = "***"
 
 _NAME = r"(?:token|secret|password|passwd|passphrase|credentials?|auth|authorization|api_?key|[_-]key)"
@@ -87,7 +90,7 @@ def describe(folder: Path, command: Sequence[str], cwd: Path) -> Run:
         dirty=dirty,
         lock=_lock_digest(cwd) or (_lock_digest(root) if root else None),
         data=_digest([cwd / "dvc.lock"]),
-        image=os.environ.get(IMAGE_DIGEST),
+        image=os.environ.get(IMAGE_DIGEST) or None,
         hardware=hardware(),
         versions=_versions(),
     )
@@ -289,4 +292,6 @@ def _versions() -> dict[str, str]:
     for package in PACKAGES:
         with suppress(PackageNotFoundError):
             found[package] = version(package)
+    with suppress(OSError):
+        found["image"] = f"sha256:{hashlib.sha256(IMAGE_CONTENT.read_bytes()).hexdigest()}"
     return found

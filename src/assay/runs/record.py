@@ -71,8 +71,22 @@ class Progress:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Work:
+    """What a phase did in an attempt, all its passes together; `seconds` are without those of phases within it."""
+
+    passes: int = 0
+    seconds: float = 0.0
+    units: int = 0
+    of: int | None = None
+    """Units of one pass, those of earlier attempts included; None: unknown."""
+    unit: str = "steps"
+    epoch: float | None = None
+    """Epochs at its end, those of earlier attempts included."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Stage:
-    """One stage that ran in an attempt. seconds: phase -> durations of its newest 20 passes."""
+    """One stage that ran in an attempt. By phase: `seconds` of its newest 20 passes, and `work`, the sums of all."""
 
     study: str
     stage: str
@@ -82,6 +96,7 @@ class Stage:
     error: str | None = None
     kind: str | None = None
     seconds: dict[str, list[float]] = field(default_factory=dict)
+    work: dict[str, Work] = field(default_factory=dict)
     facts: dict[str, Any] = field(default_factory=dict)
 
 
@@ -174,6 +189,8 @@ class Run:
     lock: str | None = None
     data: str | None = None
     image: str | None = None
+    disk: dict[str, int] = field(default_factory=dict)
+    """Stage -> bytes of its outputs, once the pipeline is complete; a plain command has none."""
     hardware: dict[str, Any] = field(default_factory=dict)
     versions: dict[str, str] = field(default_factory=dict)
     schema: int = SCHEMA

@@ -11,6 +11,7 @@ from typing import Any
 
 from assay.errors import DataError
 from assay.runs.diagnose import Count, Diagnosis, diagnose
+from assay.runs.finished import Finished, Memory
 from assay.runs.store import RunFolder, RunRecord, find, names
 
 COLUMNS = ("run", "state", "cause", "stage", "progress", "attempts", "node", "eta")
@@ -19,34 +20,46 @@ RICH_ROWS = 500
 EVIDENCE_LINES = 3
 
 
-def collect(folder: Path, now: float | None = None) -> list[Diagnosis]:
-    """A diagnosis of every run at or below a folder, sorted by path.
+def collect(
+    folder: Path, now: float | None = None, words: Mapping[Path, Mapping[str, str]] | None = None
+) -> list[Diagnosis]:
+    """A diagnosis of every run at or below a folder, sorted by path. words: run -> what its scheduler says of it now.
 
     Raises:
         DataError: there is no such folder.
     """
-    read = [_read(run) for run in find(folder)]
-    usual = typical_seconds(record for record in read if isinstance(record, RunRecord))
-    at = time.time() if now is None else now
-    return [
-        diagnose(found, at, typical=usual[found.run.study]) if isinstance(found, RunRecord) else found for found in read
-    ]
+    memory = Memory(folder)
+    read = [_read(run, memory) for run in find(folder)]
+    memory.keep()
+    usual = typical_seconds(found for found in read if not isinstance(found, Diagnosis))
+    at, said = time.time() if now is None else now, words or {}
+
+    def diagnosis(found: RunRecord | Finished | Diagnosis) -> Diagnosis:
+        if isinstance(found, RunRecord):
+            return diagnose(found, at, said.get(found.folder), usual[found.run.study])
+        return found.diagnosis if isinstance(found, Finished) else found
+
+    return [diagnosis(found) for found in read]
 
 
-def _read(run: RunFolder) -> RunRecord | Diagnosis:
+def _read(run: RunFolder, memory: Memory) -> RunRecord | Finished | Diagnosis:
     """The record; a damaged one must not hide the others."""
     try:
-        return run.read()
+        return memory.read(run.path) or run.read()
     except DataError as error:
         study, arm, seed = names(run.path)
         evidence = [str(error).removeprefix(f"{run.path}/")]
         return Diagnosis(study=study, arm=arm, seed=seed, state="failed", cause="unknown", evidence=evidence)
 
 
-def typical_seconds(records: Iterable[RunRecord]) -> Mapping[str, Mapping[str, float]]:
+def typical_seconds(records: Iterable[RunRecord | Finished]) -> Mapping[str, Mapping[str, float]]:
     """Study -> stage -> median seconds of the stages that ended with 0."""
     durations: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
     for record in records:
+        if isinstance(record, Finished):
+            for name, seconds in record.seconds.items():
+                durations[record.diagnosis.study][name] += seconds
+            continue
         for stage in (stage for attempt in record.attempts for stage in attempt.stages):
             if stage.code == 0 and stage.ended is not None:
                 durations[record.run.study][stage.stage].append(stage.ended - stage.started)

@@ -83,9 +83,9 @@ class RunFolder:
             )
         write_bytes(self._attempt(attempt.number), _encode(attempt))
 
-    def write_run(self, run: Run) -> None:
-        """Replace run.json in one step."""
-        write_bytes(self.path / "run.json", _encode(run))
+    def write_run(self, run: Run, durable: bool = True) -> None:
+        """Replace run.json in one step. durable: so that it survives a power failure."""
+        write_bytes(self.path / "run.json", _encode(run), durable)
 
     def event(self, kind: str, **facts: Any) -> None:
         """Append one line to events.jsonl; `time` (s since 1970) is now unless it is among the facts."""

@@ -1,7 +1,7 @@
 """What a job asks for and of whom, as typed data; open it to see what those sections of a machine file may say."""
 
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Literal
 
 from assay.config.fields import Bounds
 
@@ -39,7 +39,7 @@ class SlurmConfig:
     exclude: tuple[str, ...] = ()
     """Nodes that get no job."""
     options: tuple[str, ...] = ()
-    """More options, as `--name=value`."""
+    """More options, each as `--name=value` or `--name`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,20 +51,42 @@ class LsfConfig:
     project: str | None = None
     """Who is charged; null: the user's default."""
     options: tuple[str, ...] = ()
-    """More options, as `-name value`."""
+    """More options, each as `-name value` or `-name`."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class VastConfig:
-    """Which machine is rented, and for how much at most."""
+    """Which machine is rented, for how much at most, and when it is given back."""
 
     client: str = "vastai"
     """The command-line client: a name on PATH, or a path."""
+    image: str | None = None
+    """The Docker image that a machine starts, in a registry; it has assay in it."""
+    python: str = "/opt/assay/env/bin/python"
+    """The interpreter of that image which has assay."""
+    machines: Count = 1
+    """How many are rented at a time."""
     reliability: Annotated[float, Bounds(ge=0, le=1)] = 0.98
     """The least share of time that an offer's machine has been up."""
     max_price: Annotated[float, Bounds(gt=0)] = 1.0
-    """The most for one machine and hour, in dollars."""
+    """The most for one machine and hour, its disk included, in dollars."""
+    bid: Annotated[float, Bounds(gt=0)] | None = None
+    """What is bid for one machine and hour, in dollars: cheaper, but a higher bid takes it; null: a fixed price."""
     max_cost: Annotated[float, Bounds(gt=0)] = 20.0
     """The most for one run, in dollars; its machine is given back before it costs more."""
     disk: Annotated[float, Bounds(gt=0)] = 40.0
     """In GB."""
+    loading: Annotated[float, Bounds(gt=0)] = 1200.0
+    """How long a machine may take to start, or not be heard of, before another is rented, in s."""
+    pull: Annotated[float, Bounds(gt=0)] = 300.0
+    """How often records and checkpoints are brought here while a run goes on, in s."""
+    keep: Annotated[float, Bounds(gt=0)] = 900.0
+    """How long a machine waits after its run for this computer to bring the results here, in s."""
+    unclaimed: Literal["stop", "destroy"] = "stop"
+    """What it does when nobody has: stop keeps them and costs the disk; destroy costs nothing more."""
+    send: tuple[str, ...] = ()
+    """More files and folders below the repository that a run needs, e.g. `.dvc/cache`, besides the last commit."""
+    fetch: tuple[str, ...] = (".dvc/cache",)
+    """Folders below the repository from which what is new is brought here when a run has ended."""
+    options: tuple[str, ...] = ()
+    """More options of `vastai create instance`, each as `--name value` or `--name`."""

@@ -12,9 +12,10 @@ import dataclasses
 import fcntl
 import json
 import os
+import shlex
 import subprocess
 import sys
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +24,7 @@ from typing import Any
 from assay.errors import DataError
 from assay.files import write_bytes
 from assay.runs.processes import stat
-from assay.schedulers import Job, Meaning
+from assay.schedulers import ALIVE, Job, Meaning, Scheduler
 
 START_TICKS = 19  # field 22 of proc(5), counted as `stat` does
 MEANINGS: dict[str, Meaning] = {"QUEUED": "queued", "RUNNING": "running"}
@@ -40,7 +41,7 @@ class State:
     start_ticks: int = 0
 
 
-class Local:
+class Local(Scheduler):
     """A bounded pool in a detached process; one for each folder. jobs: how many may run at a time."""
 
     name = "local"
@@ -50,12 +51,20 @@ class Local:
         self.jobs = jobs
         self._last = 0
 
-    def submit(self, job: Job) -> str:
-        """Put a job into the queue, and start a pool if none lives."""
-        write_bytes(self.folder / "jobs", f"{self.jobs}\n".encode())
-        job_id = self._create(job)
-        self.wake()
-        return job_id
+    def render(self, job: Job) -> str:
+        """What the pool does, as a person would; again and again while it ends with 75."""
+        here = f"cd {shlex.quote(str(job.folder))}"
+        return f"#!/bin/sh\n{here} && exec {shlex.join(job.command)} >>{shlex.quote(str(job.log))} 2>&1\n"
+
+    def submit_all(self, jobs: Sequence[Job]) -> Iterator[str]:
+        """Put jobs into the queue, and start a pool if none lives, with the first one and again after the last."""
+        if jobs:
+            write_bytes(self.folder / "jobs", f"{self.jobs}\n".encode())
+        for number, job in enumerate(jobs):
+            job_id = self._create(job)
+            if number in (0, len(jobs) - 1):
+                self.wake()
+            yield job_id
 
     def wake(self) -> None:
         """Start the pool unless one lives; it outlives this process and its terminal."""
@@ -76,7 +85,7 @@ class Local:
         with claimed(self.folder) as mine:
             return not mine
 
-    def states(self, ids: Collection[str]) -> dict[str, str]:
+    def states(self, ids: Collection[str], insist: bool = False) -> dict[str, str]:
         """QUEUED, RUNNING PID, EXIT CODE, CANCELLED, LOST (its pool was killed), or GIVEN UP."""
         known = [each for each in ids if (self.folder / f"{each}.json").is_file()]
         return {each: self._word(each) for each in known}
@@ -86,10 +95,16 @@ class Local:
         first = word.partition(" ")[0]
         return MEANINGS.get(first, "ended" if first in ENDED else "unknown")
 
-    def cancel(self, job_id: str) -> None:
-        """Ask for a job's end; the pool does it, or has nothing to do where none lives."""
-        if self.meaning(self.states([job_id]).get(job_id, "")) != "unknown":
+    def cancel(self, *ids: str) -> None:
+        """Ask for the end of jobs; the pool does it, or has nothing to do where none lives."""
+        for job_id in self.states(ids):
             (self.folder / f"{job_id}.cancel").touch()
+
+    def alive(self) -> dict[str, str]:
+        """By the script's place, in the job's file."""
+        words = self.states(job_ids(self.folder))
+        alive = [job_id for job_id, word in words.items() if self.meaning(word) in ALIVE]
+        return {read_job(self.folder, job_id).token: job_id for job_id in alive}
 
     def _word(self, job_id: str) -> str:
         state = read_state(self.folder, job_id)
@@ -102,12 +117,13 @@ class Local:
         return f"{state.word} {state.pid}" if state.pid else state.word
 
     def _create(self, job: Job) -> str:
-        content = json.dumps({**dataclasses.asdict(job), "folder": str(job.folder), "log": str(job.log)}, indent=1)
+        told = {"name": job.name, "command": job.command, "folder": str(job.folder), "log": str(job.log)}
+        content = json.dumps({**told, "script": str(job.script)}, indent=1)
         self._last = self._last or max((int(each) for each in job_ids(self.folder)), default=0)
         while True:
             self._last += 1
             whole = self.folder / f".{os.getpid()}.{self._last}.new"
-            write_bytes(whole, content.encode())
+            whole.write_text(content)  # no fsync: a job that a power failure takes is missing, and submitted again
             try:
                 os.link(whole, self.folder / f"{self._last:06d}.json")  # as one step: a pool reads no half of a job
             except FileExistsError:
@@ -142,7 +158,8 @@ def read_job(folder: Path, job_id: str) -> Job:
         DataError: its file is damaged.
     """
     told = _json(folder / f"{job_id}.json")
-    return Job(name=told["name"], command=told["command"], folder=Path(told["folder"]), log=Path(told["log"]))
+    where, log, script = (Path(told[key]) for key in ("folder", "log", "script"))
+    return Job(name=told["name"], command=told["command"], folder=where, log=log, script=script)
 
 
 def read_state(folder: Path, job_id: str) -> State:

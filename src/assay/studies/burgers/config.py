@@ -46,7 +46,7 @@ SMALL = {
     "data.test": 2,
     "data.cells": 256,
     "data.cells_internal": 256,
-    "data.frames": 41,
+    "data.frames": 9,
     "autoencoder.train.batch_size": 4,
     "train.batch_size": 2,
     "corrector.train.batch_size": 4,
@@ -55,7 +55,7 @@ SMALL = {
     "evaluation.bootstrap": 100,
     "evaluation.images": 1,
     "search.trajectories": 2,
-    "search.max_evaluations": 100,
+    "search.max_evaluations": 40,
 }
 """Amounts with which every stage takes seconds: what `assay plan --probe` rehearses with."""
 

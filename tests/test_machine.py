@@ -1,4 +1,4 @@
-"""A machine file says how runs are watched there; a mistake in it is one line."""
+"""A machine file says where and how runs happen; a mistake in it is one line, and the examples have none."""
 
 import dataclasses
 from pathlib import Path
@@ -12,7 +12,8 @@ from assay.machine import MachineConfig, load_machine
 from assay.runs.config import FloorsConfig
 from assay.runs.execute import watched
 
-LOCAL = Path(__file__).parents[2] / "machines/local.yaml"
+MACHINES = Path(__file__).parents[1] / "machines"
+LOCAL = MACHINES / "local.yaml"
 
 
 def test_the_local_machine_shows_every_key_with_its_default():
@@ -28,6 +29,18 @@ def test_the_local_machine_shows_every_key_with_its_default():
         ("watch: {factor: 1}", "watch.factor: got 1"),
         ("watch: {retries: 9}", "watch.retries: got 9"),
         ("wall_limit: soon", "wall_limit: got "),
+        ("chain: 0", "chain: got 0"),
+        ("scheduler: pbs", "scheduler: got pbs|scheduler: .*local.*slurm"),
+        (
+            "slurm: {partition: gpu}",
+            "slurm: got values with scheduler local; allowed: none; .* or choose scheduler slurm",
+        ),
+        ("scheduler: slurm\nlsf: {queue: gpu}", "lsf: got values with scheduler slurm"),
+        ("scheduler: slurm\njobs: 4", "jobs: got values with scheduler slurm; .* or choose scheduler local"),
+        ("chain: 3", "chain: got a number with scheduler local; allowed: null"),
+        ("scheduler: slurm\nslurm: {options: [gpus=1]}", "slurm.options: got 'gpus=1'; allowed: --name=value"),
+        ('scheduler: slurm\nslurm: {options: ["--a=b\\nrm -rf /"]}', "slurm.options: got .*on one line"),
+        ('scheduler: lsf\nlsf: {options: ["sp 10"]}', "lsf.options: got 'sp 10'; allowed: -name value"),
     ],
 )
 def test_a_mistake_is_named(tmp_path, text, message):
@@ -35,6 +48,13 @@ def test_a_mistake_is_named(tmp_path, text, message):
     path.write_text(text)
     with pytest.raises(ConfigError, match=message):
         load_machine(path)
+
+
+@pytest.mark.parametrize("path", sorted(MACHINES.glob("*.yaml")), ids=lambda path: path.stem)
+def test_every_example_is_valid(path):
+    """Each chooses what it is named after."""
+    machine = load_machine(path)
+    assert path.stem in (machine.scheduler, machine.container.kind)
 
 
 def test_what_a_machine_file_leaves_out_has_its_default(tmp_path):

@@ -1,0 +1,181 @@
+"""The stages of a pipeline as a forecast sees them: what each reads, trains, needs; open it to change what a shape is.
+
+Two runs have the same *shape* in a stage where every parameter that it reads is equal, real numbers aside: those seldom
+change how much is computed, unless one is zero. The *form* is the shape without the budget of the stage's training.
+"""
+
+from collections.abc import Hashable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache, cached_property, lru_cache
+from pathlib import Path
+from typing import Any
+
+from assay.config.fields import alternatives, entry_class, layout, marks, section_class
+from assay.config.load import read
+from assay.engine.config import TrainConfig
+from assay.matrix.scaling import Target
+from assay.studies import study_config
+
+BUDGET = ("steps", "epochs", "validate_every", "patience", "checkpoint_every")
+"""Keys of a training section that say how much is trained, and nothing of what one step takes."""
+SEED = "seed"
+Leaves = dict[str, Any]
+
+
+@dataclass(frozen=True, eq=False)
+class Parameters:
+    """All leaves of a run; one object for runs that differ in the seed alone, so that much is worked out once."""
+
+    leaves: Leaves
+
+    @cached_property
+    def shapes(self) -> dict[str, str]:
+        """Leaf to what counts of its value for a shape."""
+        return {key: _shape(value) for key, value in self.leaves.items()}
+
+
+@dataclass(frozen=True, kw_only=True)
+class PipelineStage:
+    """One stage. keys: sections and dotted keys that it reads; train: its training section; needs: earlier stages."""
+
+    name: str
+    command: str
+    keys: tuple[str, ...]
+    train: str | None
+    needs: tuple[str, ...]
+    outs: tuple[str, ...]
+
+    def reads(self, leaf: str) -> bool:
+        """Whether a parameter is among those it reads; all are where nothing is known."""
+        return not self.keys or f"{leaf}.".startswith(tuple(f"{key}." for key in self.keys))
+
+    def names(self, leaves: Leaves) -> tuple[str, ...]:
+        """The names of those it reads, without the seed."""
+        return _names(self, tuple(leaves))
+
+    def leaves(self, leaves: Leaves) -> Leaves:
+        """Those it reads, without the seed."""
+        return {name: leaves[name] for name in self.names(leaves)}
+
+
+@lru_cache(maxsize=1000)
+def _names(stage: PipelineStage, leaves: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(sorted(leaf for leaf in leaves if leaf != SEED and stage.reads(leaf)))
+
+
+def read_pipeline(path: Path, study: str) -> dict[str, PipelineStage]:
+    """The stages of a dvc.yaml in its order; what each reads is as the study's package says.
+
+    Raises:
+        ConfigError: the file cannot be read.
+    """
+    module = study_config(study)
+    found: dict[str, PipelineStage] = {}
+    for name, told in dict(read(path).get("stages") or {}).items():
+        keys = tuple(module.STAGES.get(name, ()))
+        deps, outs = _paths(told, "deps"), tuple(path for kind in ("outs", "metrics") for path in _paths(told, kind))
+        found[name] = PipelineStage(
+            name=name,
+            command=str(told.get("cmd", "")),
+            keys=keys,
+            train=_training(module.Params, keys),
+            needs=tuple(each.name for each in found.values() if _overlap(deps, each.outs)),
+            outs=outs,
+        )
+    return found
+
+
+def _paths(told: Mapping[str, Any], key: str) -> list[str]:
+    """Paths listed under deps, outs or metrics; an entry with options is a mapping from its path."""
+    return [str(next(iter(each))) if isinstance(each, Mapping) else str(each) for each in told.get(key) or ()]
+
+
+def _overlap(deps: list[str], outs: tuple[str, ...]) -> bool:
+    return any(f"{one}/".startswith(f"{two}/") or f"{two}/".startswith(f"{one}/") for one in deps for two in outs)
+
+
+def _training(params: type, keys: tuple[str, ...]) -> str | None:
+    """The one training section that a stage reads; None if it reads none, or several."""
+    found = [place for place in training_sections(params) if any(f"{place}.".startswith(f"{key}.") for key in keys)]
+    return found[0] if len(found) == 1 else None
+
+
+@cache
+def training_sections(params: Any, prefix: str = "") -> tuple[str, ...]:
+    """Dotted names of the sections that are training budgets."""
+    found: list[str] = []
+    for name, _, section, _ in layout(params):
+        if section is TrainConfig:
+            found.append(f"{prefix}{name}")
+        elif section is not None:
+            found += training_sections(section, f"{prefix}{name}.")
+    return tuple(found)
+
+
+def leaves_of(params: type, data: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Every dotted leaf of parameters, typed or as a file gives them; real numbers as such, tuples as lists.
+
+    Raises:
+        KeyError: a key is missing.
+    """
+    told = data if isinstance(data, Mapping) else vars(data)
+    for name, hint, section, entry in layout(params):
+        value = told[name]
+        if section is not None and value is not None:
+            yield from leaves_of(section, value, f"{prefix}{name}.")
+        elif entry is not None and isinstance(value, Mapping):
+            for key, each in value.items():
+                yield from leaves_of(entry, each, f"{prefix}{name}.{key}.")
+        else:
+            yield f"{prefix}{name}", _plain(value, _is_real(hint))
+
+
+@cache
+def _is_real(hint: Any) -> bool:
+    """Whether a field holds real numbers, itself or in a list."""
+    base, _ = marks(hint)
+    if base is float:
+        return True
+    inner = [each for each in (*alternatives(base), *getattr(base, "__args__", ())) if each is not base]
+    return not section_class(hint) and not entry_class(hint) and any(_is_real(each) for each in inner)
+
+
+def _plain(value: Any, real: bool) -> Any:
+    if isinstance(value, list | tuple):
+        return [_plain(item, real) for item in value]
+    return float(value) if real and type(value) is int else value
+
+
+class Shapes:
+    """Small numbers for shapes: equal where two are the same shape."""
+
+    def __init__(self) -> None:
+        self._numbers: dict[Hashable, int] = {}
+
+    def _number(self, parameters: Parameters, names: Sequence[str]) -> int:
+        key = tuple(names), tuple(parameters.shapes[name] for name in names)
+        return self._numbers.setdefault(key, len(self._numbers))
+
+    def target(
+        self, parameters: Parameters, names: Sequence[str], training: Sequence[str], counts: Mapping[str, float]
+    ) -> Target:
+        """What is to be expected of that which reads the leaves named. training: its training sections."""
+        spent = {f"{section}.{key}" for section in training for key in BUDGET}
+        rest = [name for name in names if name not in spent]
+        return Target(
+            shape=self._number(parameters, names),
+            form=self._number(parameters, rest),
+            leaves={name: parameters.leaves[name] for name in rest},
+            counts=counts,
+        )
+
+
+def _shape(value: Any) -> str:
+    """Real numbers count as zero or not."""
+    if isinstance(value, float):
+        return "real" if value else "zero"
+    if isinstance(value, list):
+        return f"[{','.join(map(_shape, value))}]"
+    if isinstance(value, Mapping):
+        return f"{{{','.join(f'{key}:{_shape(value[key])}' for key in sorted(value))}}}"
+    return repr(value)

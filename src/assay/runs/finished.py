@@ -1,0 +1,120 @@
+"""Complete runs, read once and then remembered: most of a large study is; open it when one is shown out of date.
+
+    FOLDER/.complete.json    what is known of the complete runs below, if they are many
+
+`assay status --watch` looks every other second. What is remembered of a run counts as long as nothing was written in
+its `attempts` folder since, which every attempt and every heartbeat does.
+"""
+
+import dataclasses
+import json
+import os
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from assay.errors import DataError
+from assay.files import write_bytes
+from assay.runs.diagnose import Count, Diagnosis
+from assay.runs.record import SCHEMA
+from assay.runs.store import names
+
+REMEMBERED = ".complete.json"
+MANY = 200
+"""Fewer runs are read as quickly as remembered."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finished:
+    """A complete run. seconds: stage -> wall seconds of each time it ended well. written: in ns, its last attempt."""
+
+    diagnosis: Diagnosis
+    seconds: dict[str, list[float]]
+    written: int
+
+
+class Memory:
+    """The complete runs below a folder, as they were when somebody last looked."""
+
+    def __init__(self, folder: Path) -> None:
+        self.path = folder / REMEMBERED
+        self.found: dict[str, Finished] = {}
+        try:
+            told = json.loads(self.path.read_bytes())
+            self.known = {run: _remembered(each) for run, each in told.items()}
+        except (OSError, ValueError, TypeError, KeyError, AttributeError):
+            self.known = {}
+
+    def read(self, run: Path) -> Finished | None:
+        """The run, if its newest attempt ended with 0; None: it did not, or its record needs a closer look."""
+        name = str(run)
+        known = self.known.get(name)
+        if known is None or known.written != _written(run):
+            known = read_finished(run)
+        if known is not None:
+            self.found[name] = known
+        return known
+
+    def keep(self) -> None:
+        """Remember what was found, if that is much and anything new; a folder that cannot be written is left."""
+        if len(self.found) >= MANY and self.found != self.known:
+            told = {run: dataclasses.asdict(each) for run, each in self.found.items()}
+            with suppress(DataError):
+                write_bytes(self.path, json.dumps(told).encode(), durable=False)
+
+
+def _remembered(told: dict[str, Any]) -> Finished:
+    diagnosis = {**told["diagnosis"], "progress": Count(**told["diagnosis"]["progress"])}
+    return Finished(diagnosis=Diagnosis(**diagnosis), seconds=told["seconds"], written=told["written"])
+
+
+def _written(run: Path) -> int:
+    """When anything was last written in the folder of attempts, in ns; -1: it is not there."""
+    with suppress(OSError):
+        return os.stat(run / "attempts").st_mtime_ns
+    return -1
+
+
+def read_finished(run: Path) -> Finished | None:
+    """The run, if its newest attempt ended with 0; None: it did not, or its record needs a closer look."""
+    folder, written = run / "attempts", _written(run)  # before it is read: what comes meanwhile is read next time
+    try:
+        numbers = sorted(int(name[:-5]) for name in os.listdir(folder) if name.endswith(".json") and name[0] != ".")
+        newest = _read(folder, numbers[-1])
+        if newest["schema"] != SCHEMA or newest["code"] != 0:
+            return None
+        attempts = [*(_read(folder, number) for number in numbers[:-1]), newest]
+        return Finished(diagnosis=_diagnosis(run, attempts), seconds=_seconds(attempts), written=written)
+    except (OSError, ValueError, LookupError, TypeError):
+        return None
+
+
+def _read(folder: Path, number: int) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((folder / f"{number:04d}.json").read_bytes())
+    return found
+
+
+def _diagnosis(run: Path, attempts: list[dict[str, Any]]) -> Diagnosis:
+    study, arm, seed = names(run)
+    newest = attempts[-1]
+    here, stages = newest["progress"], newest["stages"]
+    last = stages[-1]["stage"] if stages else None
+    return Diagnosis(
+        study=study,
+        arm=arm,
+        seed=seed,
+        state="complete",
+        stage=here["stage"] or last if here else last,
+        progress=Count(done=here["done"], of=here["of"], unit=here["unit"]) if here else Count(),
+        attempts=len(attempts),
+        node=newest["job"]["node"] if newest["job"] else newest["holder"]["host"],
+    )
+
+
+def _seconds(attempts: list[dict[str, Any]]) -> dict[str, list[float]]:
+    found: dict[str, list[float]] = {}
+    for stage in (stage for attempt in attempts for stage in attempt["stages"]):
+        if stage["code"] == 0 and stage["ended"] is not None:
+            found.setdefault(stage["stage"], []).append(stage["ended"] - stage["started"])
+    return found

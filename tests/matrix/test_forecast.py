@@ -1,0 +1,288 @@
+"""What a study will take, learnt from the runs that there are."""
+
+import json
+import math
+import random
+import shutil
+import time
+from pathlib import Path
+
+import pytest
+from tests.matrix.records import ROOT, true_seconds, write_run
+
+from assay.__main__ import main
+from assay.errors import ConfigError
+from assay.machine import MachineConfig
+from assay.matrix.arms import resolve
+from assay.matrix.budget import Piece, against, jobs_needed, unfit
+from assay.matrix.forecast import StudyForecast, chain_lengths, forecast
+from assay.matrix.scaling import Estimate, Law, Sample, Target, total
+from assay.matrix.study import BudgetConfig
+
+HEAD = """\
+name: small
+question: What does it take?
+study: asl
+pipeline: dvc.yaml
+baseline: base
+seeds: [0, 1, 2]
+base: {train.steps: 100}
+"""
+ARMS = """\
+arms:
+  base: {reason: the reference}
+  longer: {reason: ten times the steps, set: {train.steps: 1000}}
+  rate: {reason: another rate, set: {train.optimizer.lr: 0.5}}
+"""
+
+
+@pytest.fixture
+def study(tmp_path):
+    """A function that writes a study file; its runs are below runs/small."""
+    for name in ("params.yaml", "dvc.yaml"):
+        shutil.copy(ROOT / name, tmp_path / name)
+
+    def write(text: str = HEAD + ARMS) -> Path:
+        path = tmp_path / "study.yaml"
+        path.write_text(text)
+        return path
+
+    return write
+
+
+def look(path: Path, **machine: object) -> StudyForecast:
+    return forecast(path, resolve(path), MachineConfig(**machine))
+
+
+def runs(
+    path: Path, arm: str, changes: dict[str, object], noises=(0.05, -0.02, 0.0), study="small", **more: object
+) -> None:
+    for seed, noise in enumerate(noises):
+        write_run(path.parent / "runs" / study / arm / str(seed), {"train.steps": 100, **changes}, noise, **more)
+
+
+def within(found: Estimate | None, seconds: float) -> bool:
+    return found is not None and found.low <= seconds <= found.high
+
+
+def test_a_recorded_shape_takes_the_median_of_its_replicates(study):
+    path = study()
+    runs(path, "base", {})
+    arm = look(path).arms["base"]
+    train = arm.stages["train"]
+    assert train is not None and train.basis == "replicates"
+    assert arm.missing == () and within(arm.seconds, true_seconds({"train.steps": 100}) + 2)
+    assert arm.memory is not None and arm.memory.value == pytest.approx(5.12e8)
+    assert arm.disk is not None and arm.disk.value == pytest.approx(1e6)
+
+
+def test_another_number_of_steps_is_scaled_by_what_a_step_and_a_validation_take(study):
+    path = study()
+    runs(path, "base", {})
+    longer = look(path).arms["longer"].stages
+    assert longer["train"] is not None and longer["train"].basis == "same shape"
+    assert longer["train"].value == pytest.approx(
+        true_seconds({"train.steps": 1000}) - true_seconds({"train.steps": 100}) + 40.2, rel=0.4
+    )
+    assert longer["simulate"] is not None and longer["simulate"].basis == "replicates"
+
+
+def test_a_real_number_is_no_other_shape(study):
+    path = study()
+    runs(path, "base", {})
+    arms = look(path).arms
+    assert arms["rate"].seconds == arms["base"].seconds
+
+
+def test_other_shapes_tell_with_a_wider_interval_that_holds_the_truth(study):
+    wide = "  wide: {reason: more channels, set: {model.hidden_sizes: [40, 80, 160]}}\n"
+    path = study(HEAD + ARMS + wide)
+    for arm, widths in {"base": [24, 48, 96], "a": [8, 16, 32], "b": [12, 24, 48], "c": [32, 64, 128]}.items():
+        runs(path, arm, {"model.hidden_sizes": widths}, study="small" if arm == "base" else "another")
+    arms = look(path).arms
+    truth = true_seconds({"train.steps": 100, "model.hidden_sizes": [40, 80, 160]})
+    assert arms["wide"].stages["train"].basis == "other shapes"
+    assert within(arms["wide"].seconds, truth) and arms["wide"].seconds.value == pytest.approx(truth, rel=0.2)
+    assert _factor(arms["wide"].seconds) > _factor(arms["base"].seconds)
+
+
+def _factor(found: Estimate) -> float:
+    return found.high / found.value
+
+
+def test_epochs_are_counted_by_what_runs_say_their_length_was(study):
+    """A run of 100 steps that reached epoch 2.5: 10 epochs are 400 steps."""
+    by_epochs = HEAD.replace("train.steps: 100", "train.steps: null, train.epochs: 10")
+    path = study(by_epochs + "arms: {base: {reason: r}}\n")
+    assert look(path).arms["base"].seconds is None
+    runs(path, "base", {}, study="another")
+    for record in (path.parent / "runs/another").glob("base/*/attempts/0001.json"):
+        told = json.loads(record.read_text())
+        told["stages"][1]["work"]["train"]["epoch"] = 2.5
+        record.write_text(json.dumps(told))
+    assert look(path).arms["base"].seconds.value == pytest.approx(true_seconds({"train.steps": 400}), rel=0.1)
+
+
+def test_what_was_never_seen_is_unknown_and_the_command_that_measures_it_is_named(study, capsys):
+    path = study()
+    found = look(path)
+    assert found.unknown == ("base", "longer", "rate") and found.seconds.value == 0
+    assert main(["plan", str(path)]) == 0
+    assert f"unknown: base, longer, rate; a pilot measures them: assay plan {path} --pilot" in capsys.readouterr().out
+
+
+def test_runs_on_other_hardware_and_damaged_ones_are_left_out(study):
+    path = study()
+    runs(path, "base", {}, hardware={"cpu": "another", "cores": 64, "gpus": []})
+    (path.parent / "runs/small/base/1/run.json").write_text("{")
+    found = look(path)
+    assert found.arms["base"].seconds is None
+    assert found.learnt_from == {"runs": 0, "pilots": 0, "on other hardware": 2}
+
+
+def test_runs_from_before_a_key_was_added_are_left_out_and_stay_complete(study):
+    path = study()
+    runs(path, "base", {})
+    record = path.parent / "runs/small/base/0/run.json"
+    told = json.loads(record.read_text())
+    del told["params"]["train"]["patience"]
+    record.write_text(json.dumps(told))
+    found = look(path)
+    assert found.learnt_from["runs"] == 2 and found.arms["base"].missing == ()
+
+
+def test_an_interrupted_run_tells_what_a_step_takes_and_not_what_the_stage_does(study):
+    path = study()
+    runs(path, "base", {}, noises=(0.0,))
+    record = path.parent / "runs/small/base/0/attempts/0001.json"
+    told = json.loads(record.read_text())
+    told["code"], told["stages"] = 75, told["stages"][:2]
+    told["stages"][1] |= {"code": 75}
+    record.write_text(json.dumps(told))
+    base = look(path).arms["base"]
+    assert base.missing == (0, 1, 2) and base.stages["validate"] is None
+    assert base.stages["simulate"].basis == "replicates" and base.stages["train"].basis == "same shape"
+
+
+def test_a_stage_that_runs_share_is_counted_once(study):
+    """Two arms of one seed have the same data; burgers' data do not even depend on the seed."""
+    path = study()
+    runs(path, "base", {}, noises=(0.0,))
+    found = look(path)
+    assert found.missing == 8  # base/0 is complete
+    simulate = found.arms["base"].stages["simulate"].value
+    separate = sum(len(arm.missing) * arm.seconds.value for arm in found.arms.values())
+    # three data sets are made for eight runs; no commit is known, so that of the complete run is not counted upon
+    assert found.seconds.value == pytest.approx(separate - 5 * simulate)
+
+
+def test_sums_over_arms_are_relatively_surer_than_one_arm():
+    one = Estimate(value=10, low=8, high=13)
+    assert total([one] * 4, together=True) == one.times(4)
+    apart = total([one] * 4, together=False)
+    assert (apart.value, apart.low, apart.high) == (40, pytest.approx(36), pytest.approx(46))
+
+
+def test_hours_money_and_elapsed_time_follow_from_the_machine(study):
+    path = study(HEAD + "budget: {hours: 0.001, money: 1000}\n" + ARMS)
+    runs(path, "base", {})
+    found = look(path, price=2.0, jobs=4)
+    assert found.elapsed_s.value == pytest.approx(found.seconds.value / 4)
+    assert found.money.value == pytest.approx(2 * found.seconds.value / 3600)
+    assert found.gpu_hours.value == 0
+    (line,) = found.over_budget
+    assert line.startswith("budget.hours: what is spent and what is missing make ") and line.endswith("more than 0.001")
+
+
+@pytest.mark.parametrize(
+    ("bound", "words"), [(5.0, ", more than 5"), (9.0, ", probably more than 9"), (11.0, "perhaps")]
+)
+def test_a_budget_is_exceeded_surely_probably_or_perhaps(bound, words):
+    taken = Estimate(value=10, low=8, high=12)
+    (line,) = against(BudgetConfig(money=bound), taken, taken)
+    assert words in line
+    assert list(against(BudgetConfig(money=12.0), taken, taken)) == []
+
+
+def test_a_chain_has_as_many_jobs_as_the_limit_asks_for():
+    train, rest = (
+        Piece(name="train", seconds=10_000, continues=True),
+        Piece(name="validate", seconds=900, continues=False),
+    )
+    assert jobs_needed([train, rest], None, 60) == 1
+    assert jobs_needed([train, rest], 20_000, 60) == 1
+    # 5,400 s of training in each of two jobs leave no room for a validation of 900 s
+    assert jobs_needed([train, rest], 5_500, 60) == 3
+    assert jobs_needed([rest, rest, rest], 1_000, 60) == 3
+    assert jobs_needed([train, rest], 900, 60) == 0 and [each.name for each in unfit([train, rest], 900, 60)] == [
+        "validate"
+    ]
+
+
+def test_a_stage_that_fits_into_no_job_is_refused_by_submit_and_shown_by_plan(study, capsys):
+    long = {"evaluation.phantoms": 500}
+    path = study((HEAD + ARMS).replace("train.steps: 100}", "train.steps: 100, evaluation.phantoms: 500}"))
+    runs(path, "base", long)
+    words = r"arms\.base: validate takes about 52 s and cannot stop and go on; allowed: 80 s, wall_limit of short"
+    with pytest.raises(ConfigError, match=words):
+        chain_lengths(path, resolve(path), MachineConfig(name="short", wall_limit=80.0))
+    (path.parent / "machine.yaml").write_text("name: short\nwall_limit: 80\n")
+    assert main(["plan", str(path), "--machine", str(path.parent / "machine.yaml")]) == 0
+    assert "refused by submit: arms.base: validate takes" in capsys.readouterr().out
+
+
+def test_jobs_are_told_for_every_arm(study):
+    path = study()
+    runs(path, "base", {})
+    lengths = chain_lengths(path, resolve(path), MachineConfig(wall_limit=2000.0))
+    assert lengths["base"] == 1 and lengths["longer"] in (3, 4)
+    assert chain_lengths(path, resolve(path), MachineConfig()) == {"base": 1, "longer": 1, "rate": 1}
+
+
+def test_the_plan_carries_it_all_as_json(study, capsys):
+    path = study()
+    runs(path, "base", {})
+    assert main(["plan", str(path), "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    base = found["arms"][0]["forecast"]
+    assert base["stages"]["train"].keys() == {"value", "low", "high", "basis"} and base["jobs"] == 1
+    assert found["forecast"]["learnt_from"]["runs"] == 3 and found["forecast"]["unknown"] == []
+
+
+def simulated(chance: random.Random, spread: float, shapes: int, replicates: int) -> list[Sample]:
+    """Amounts 3 w^1.4 of shapes w, log-normal with a spread by shape and one by run."""
+    samples = []
+    for number in range(shapes):
+        width, own = chance.randint(8, 256), chance.gauss(0, spread)
+        target = Target(shape=number, form=number, leaves={"width": width, "name": "a"}, counts={"all": 1.0})
+        for _ in range(replicates):
+            amount = 3 * width**1.4 * math.exp(own + chance.gauss(0, spread))
+            samples.append(Sample(target=target, amount=amount, rates={"all": amount}))
+    return samples
+
+
+@pytest.mark.parametrize("spread", [0.03, 0.1, 0.3])
+@pytest.mark.parametrize("left_out", ["a replicate", "a shape"])
+def test_nine_of_ten_intervals_hold_what_comes_next(spread, left_out):
+    """Over simulated log-normal records; the interval is not allowed to be infinitely wide instead."""
+    chance, held, factors = random.Random(7), 0, []
+    for _ in range(200):
+        samples = simulated(chance, spread, shapes=8, replicates=3)
+        last = samples[-1]
+        known = samples[:-1] if left_out == "a replicate" else samples[:-3]
+        found = Law(known).expect(last.target)
+        assert found is not None
+        held += found.low <= last.amount <= found.high
+        factors.append(found.high / found.value)
+    assert held >= 0.85 * 200
+    assert sorted(factors)[100] < math.exp(4 * spread + 0.5)
+
+
+def test_hundreds_of_arms_with_records_are_forecast_in_time(study, capsys):
+    rates = "".join(f"  arm{n}: {{reason: r, set: {{train.optimizer.lr: {1e-5 * (n + 1):g}}}}}\n" for n in range(200))
+    path = study(HEAD + ARMS + rates)
+    for n in range(40):
+        runs(path, f"arm{n}", {"train.optimizer.lr": 1e-5 * (n + 1)})
+    began = time.process_time()
+    assert look(path).unknown == ()
+    assert time.process_time() - began < 4  # benchmarks/forecast.py has the figures for a thousand

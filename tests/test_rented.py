@@ -1,0 +1,102 @@
+"""What is paid for is shown, and given back when somebody says so; tests/stubs/vastai stands for the service."""
+
+import json
+import os
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from tests.stubs.vast_world import World
+
+from assay.cli import run
+from assay.errors import ConfigError, SchedulerError
+from assay.rented import paid_for
+from assay.schedulers import Job
+from assay.schedulers.config import VastConfig
+from assay.schedulers.vast_jobs import Ledger, Rental, Ticket, label_of
+
+
+@pytest.fixture
+def world(tmp_path, monkeypatch) -> Iterator[World]:
+    """A repository, in which we are, with one job on one of three machines; another was rented by hand."""
+    stubs = Path(__file__).parent / "stubs"
+    monkeypatch.setenv("PATH", os.pathsep.join([str(stubs), str(Path(sys.executable).parent), os.environ["PATH"]]))
+    monkeypatch.setenv("VASTAI_STUB", str(tmp_path / "service"))
+    world = World(tmp_path / "service", {1: 0.3, 2: 0.4, 3: 0.5})
+    run_folder = tmp_path / "runs/r"
+    run_folder.mkdir(parents=True)
+    job = Job(name="study-arm-s0", command=["x"], folder=tmp_path, log=run_folder / "log", script=run_folder / "job.sh")
+    labels = [label_of(job.token, "000001", 1), label_of("f" * 16, "000007", 2), "by hand"]
+    with world.changed() as state:
+        for number, label in enumerate(labels, start=1):
+            machine = {
+                "id": 7000 + number,
+                "offer": number,
+                "label": label,
+                "machine_id": 10 * number,
+                "end_date": None,
+            }
+            told = {
+                "gpu_name": "RTX 4090",
+                "actual_status": "running",
+                "intended_status": "running",
+                "status_msg": None,
+            }
+            state["instances"].append({**machine, **told, "dph_total": 0.5, "start_date": time.time() - 7200})
+    ticket = Ticket(job=job, config=VastConfig())
+    Ledger(tmp_path / ".assay/vast").create(ticket, Rental(word="RUNNING 7001", instance=7001, label=labels[0]))
+    monkeypatch.chdir(tmp_path)
+    yield world
+    world.end()
+
+
+def test_status_shows_what_is_paid_for_with_the_run_and_what_it_has_cost(world, tmp_path):
+    head, first, second = paid_for(tmp_path)
+    assert head.startswith("2 rented machines are paid for, $1.00 an hour") and "1 more that assay did not rent" in head
+    assert first.split("  ")[1:] == ["7001", "RTX 4090", "running", "2.0 h, about $1.00", "study-arm-s0"]
+    assert second.endswith("no job of this repository")
+    paid_for(tmp_path)
+    assert len(world.state["requests"]) == 1  # what was said a minute ago is good enough
+
+
+def test_where_nothing_was_ever_rented_nobody_is_asked(world, tmp_path):
+    assert paid_for(tmp_path / "elsewhere") == []
+    assert world.state["requests"] == []
+
+
+def test_that_the_service_is_silent_is_said_in_status(world, tmp_path):
+    world.fault(down=True)
+    assert paid_for(tmp_path)[0].startswith("what is rented is not known: vastai show instances: failed")
+
+
+def test_stop_without_a_number_only_shows(world, capsys):
+    assert run(["stop"]) == 0
+    assert "2 rented machines are paid for" in capsys.readouterr().out
+    assert len(world.rented) == 3
+
+
+def test_stop_gives_back_what_it_is_told_to_and_no_other_is_rented_for_its_job(world, tmp_path, capsys):
+    assert run(["stop", "7001"]) == 0
+    assert capsys.readouterr().out.startswith("7001 is given back\n1 rented machine is paid for")
+    assert [each["id"] for each in world.rented] == [7002, 7003]
+    assert Ledger(tmp_path / ".assay/vast").is_cancelled("000001")
+
+
+def test_stop_all_leaves_what_assay_did_not_rent(world, capsys):
+    assert run(["stop", "--all", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == []
+    assert [each["id"] for each in world.rented] == [7003]
+
+
+def test_stop_refuses_what_assay_did_not_rent(world):
+    with pytest.raises(ConfigError, match=r"NUMBER: got 7003; allowed: 7001, 7002; see assay stop"):
+        run(["stop", "7003"])
+    assert len(world.rented) == 3
+
+
+def test_stop_says_when_the_service_is_silent(world):
+    world.fault(down=True)
+    with pytest.raises(SchedulerError, match="vastai show instances: failed"):
+        run(["stop", "--all"])
