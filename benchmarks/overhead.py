@@ -92,7 +92,7 @@ def main() -> int:
     missed = False
     for name, (size, widths) in SIZES.items():
         rare = [f"train.{key}_every={ONCE}" for key in ("log", "validate", "checkpoint")]
-        overrides = ["data.source=simulated", f"data.size={size}", f"model.hidden_sizes={widths}", *rare]
+        overrides = ["data.source=simulated", f"data.image_size={size}", f"model.hidden_sizes={widths}", *rare]
         params = load(Params, Path("params.yaml"), [*overrides, f"train.steps={STEPS}", "train.device=cpu"])
         task = Drawn(params)
         bare(task, params), engine(task, params)

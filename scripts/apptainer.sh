@@ -13,7 +13,7 @@ set -euo pipefail
 cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.."
 torch=${TORCH:-cpu}
 commit=$(git rev-parse HEAD)
-lock=$(cat requirements/*.txt | sha256sum | cut -d ' ' -f 1)
+lock=$(git archive HEAD requirements | tar -xO | sha256sum | cut -d ' ' -f 1)
 
 say() { printf 'apptainer: %s\n' "$*" >&2; }
 refuse() { say "$@" && exit 2; }
@@ -74,7 +74,7 @@ prepare() {
     image=$base
     has_kind "$image" || image=docker:$image
     if [[ -d $wheelhouse ]]; then
-      cp -rl -- "$wheelhouse" "$1/.wheelhouse" 2>/dev/null || cp -r -- "$wheelhouse" "$1/.wheelhouse"
+      cp -rlT -- "$wheelhouse" "$1/.wheelhouse" 2>/dev/null || cp -rT -- "$wheelhouse" "$1/.wheelhouse"
       options+=(--build-arg "WHEELHOUSE=.wheelhouse")
       say "from $image by scripts/install.sh and the lock, out of $wheelhouse, without a network"
     else

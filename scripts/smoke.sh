@@ -21,7 +21,7 @@ export PATH="$root/.venv/bin:$PATH" PYTHONPATH="$clone/src" PYTHONDONTWRITEBYTEC
 export GIT_AUTHOR_NAME=assay GIT_AUTHOR_EMAIL=assay@localhost GIT_COMMITTER_NAME=assay GIT_COMMITTER_EMAIL=assay@localhost
 
 tiny=(
-  data.phantoms=24 data.validation_phantoms=8 data.size=32
+  data.phantoms=24 data.validation_phantoms=8 data.image_size=32
   model.hidden_sizes='[8,16]'
   train.steps=5 train.batch_size=4 train.validate_every=5 train.checkpoint_every=5 train.log_every=1
   evaluation.phantoms=2 evaluation.snr='[10]' evaluation.bootstrap=100 evaluation.images=1

@@ -29,7 +29,7 @@ machine: machines/demo.yaml
 base:
   data.phantoms: 48
   data.validation_phantoms: 8
-  data.size: 32
+  data.image_size: 32
   model.hidden_sizes: [8, 16]
   train.steps: 120
   train.batch_size: 4

@@ -37,6 +37,7 @@ def test_the_local_machine_shows_every_key_with_its_default():
         ),
         ("scheduler: slurm\nlsf: {queue: gpu}", "lsf: got values with scheduler slurm"),
         ("scheduler: slurm\njobs: 4", "jobs: got values with scheduler slurm; .* or choose scheduler local"),
+        ("scheduler: vast\ncontainer: {kind: docker, image: x}", "container.kind: got docker with scheduler vast"),
         ("chain: 3", "chain: got a number with scheduler local; allowed: null"),
         ("scheduler: slurm\nslurm: {options: [gpus=1]}", "slurm.options: got 'gpus=1'; allowed: --name=value"),
         ('scheduler: slurm\nslurm: {options: ["--a=b\\nrm -rf /"]}', "slurm.options: got .*on one line"),

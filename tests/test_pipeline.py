@@ -12,7 +12,7 @@ import pytest
 TINY = {
     "data.phantoms": "24",
     "data.validation_phantoms": "8",
-    "data.size": "16",
+    "data.image_size": "16",
     "model.hidden_sizes": "[8,16]",
     "train.steps": "4",
     "train.batch_size": "4",

@@ -80,6 +80,9 @@ def _contradictions(machine: MachineConfig) -> Iterator[str]:
         for option in getattr(machine, name).options:
             if not form.fullmatch(option):
                 yield f"{name}.options: got {option!r}; allowed: {EXAMPLES[name]} on one line; correct it"
+    if machine.scheduler == "vast" and machine.container.kind != "none":
+        given = f"container.kind: got {machine.container.kind} with scheduler vast"
+        yield f"{given}; allowed: none, a rented machine is a container already; name its image in vast.image"
     if machine.scheduler == "local" and machine.chain is not None:
         yield "chain: got a number with scheduler local; allowed: null, as it has no wall limit; remove it"
 

@@ -12,7 +12,13 @@ from tests.conftest import ROOT, SKIPPED, Project
 
 SOURCES = ("Dockerfile", ".dockerignore", "apptainer.def", "pyproject.toml", "requirements")
 TINY = (
-    *("data.phantoms=24", "data.validation_phantoms=8", "data.size=32", "model.hidden_sizes=[8,16]", "train.steps=5"),
+    *(
+        "data.phantoms=24",
+        "data.validation_phantoms=8",
+        "data.image_size=32",
+        "model.hidden_sizes=[8,16]",
+        "train.steps=5",
+    ),
     *("train.batch_size=4", "train.validate_every=5", "train.checkpoint_every=5", "train.log_every=1"),
     *("evaluation.phantoms=2", "evaluation.snr=[10]", "evaluation.bootstrap=100", "evaluation.images=1"),
     *("sensitivity.phantoms=2", "sensitivity.null_seeds=1", "train.device=cpu"),

@@ -40,8 +40,8 @@ hypotheses:
 """
 LOST_PER_HOP_S = 10.0
 QUIET_START_S = 5.0
-"""From the start of a job until the training goes on, on quiet cores: Python, DVC, torch. What busy ones add is no loss
-by chaining."""
+"""From the start of a job until the training goes on: Python, DVC and torch, on quiet cores. Where they are busy and
+this takes longer, everything else that a hop consists of does too, and so may the whole."""
 
 
 @pytest.fixture
@@ -90,7 +90,7 @@ def test_three_minutes_of_work_within_one_minute_a_job(tmp_path, slurm):
     for name, seconds in (("ended before the limit", early), ("between jobs", between), ("until it goes on", restarts)):
         print(f"{name}: {median(seconds):.1f} s")
     print(f"{hops} hops: lost {lost:.1f} s each")
-    assert lost < LOST_PER_HOP_S + max(0.0, mean(restarts) - QUIET_START_S)
+    assert lost < LOST_PER_HOP_S * max(1.0, mean(restarts) / QUIET_START_S)
     wait_until(lambda: slurm.ask("squeue", "-h") == "")  # what was not needed of the chain is gone
 
 

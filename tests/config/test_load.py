@@ -1,6 +1,6 @@
 """A parameter file becomes a typed config, or one line per mistake that says how to put it right."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, make_dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -188,3 +188,15 @@ def test_json_schema_carries_types_bounds_and_help():
     assert widths["items"] == {"type": "integer", "minimum": 1} and widths["minItems"] == 1
     dropout = schema["properties"]["model"]["properties"]["dropout"]["anyOf"]
     assert {"type": "null"} in dropout
+
+
+@pytest.mark.parametrize("name", ["size", "nfiles"])
+def test_a_parameter_that_dvcs_run_cache_does_not_see_is_refused(name):
+    """It leaves such keys out when it looks for an earlier result, so a run of another size would get the wrong one."""
+    from dvc.stage.cache import _get_cache_hash
+
+    first, second = ({"cmd": "x", "params": {"params.yaml": {"data": {name: value}}}} for value in (16, 32))
+    assert _get_cache_hash(first) == _get_cache_hash(second)
+    config_class = make_dataclass("Params", [(name, int)], frozen=True, kw_only=True)
+    with pytest.raises(ConfigError, match=rf"Params\.{name}: DVC's run cache sees no key of this name; .* rename it"):
+        build(config_class, {name: 16})

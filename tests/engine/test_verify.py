@@ -24,7 +24,16 @@ PARAMS = Path(__file__).parents[2] / "params.yaml"
 STEPS, SEED = 8, 1
 CUT = random.Random(SEED).randint(1, STEPS - 1)
 TINY = [
-    *("--data.source", "simulated", "--data.phantoms", "32", "--data.validation_phantoms", "4", "--data.size", "16"),
+    *(
+        "--data.source",
+        "simulated",
+        "--data.phantoms",
+        "32",
+        "--data.validation_phantoms",
+        "4",
+        "--data.image_size",
+        "16",
+    ),
     *("--model.hidden_sizes", "[8,16]", "--train.batch_size", "4", "--train.device", "cpu"),
 ]
 

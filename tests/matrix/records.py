@@ -21,7 +21,7 @@ STAGES = ("simulate", "train", "validate", "sensitivity")
 def seconds_by_stage(params: Mapping[str, Any], noise: float = 0.0) -> dict[str, dict[str, Work]]:
     """What each phase of each stage takes: a power law that the forecast is not told, times exp(noise)."""
     data, train, evaluation = params["data"], params["train"], params["evaluation"]
-    area, factor = data["size"] ** 2, math.exp(noise)
+    area, factor = data["image_size"] ** 2, math.exp(noise)
     width = sum(params["model"]["hidden_sizes"])
     step = 2e-7 * area * train["batch_size"] * train["ensemble_size"] * width**1.2 * factor
     steps, every = train["steps"], train["validate_every"]

@@ -111,8 +111,8 @@ def test_a_training_without_a_trace_is_not_called_inert(repository):
 
 
 def test_an_amount_keeps_its_ratio_where_an_arm_changes_it():
-    small = {"data.phantoms": 10, "data.size": 16, "snr": [10.0], "gone": 3}
-    base = {"data.phantoms": 1000, "data.size": 64, "snr": [1.0, 2.0]}
-    assert dict(smaller(small, base, base)) == {"data.phantoms": 10, "data.size": 16, "snr": [10.0]}
-    arm = {"data.phantoms": 2500, "data.size": 65, "snr": [3.0]}
-    assert dict(smaller(small, arm, base)) == {"data.phantoms": 25, "data.size": 17}
+    small = {"data.phantoms": 10, "data.image_size": 16, "snr": [10.0], "gone": 3}
+    base = {"data.phantoms": 1000, "data.image_size": 64, "snr": [1.0, 2.0]}
+    assert dict(smaller(small, base, base)) == {"data.phantoms": 10, "data.image_size": 16, "snr": [10.0]}
+    arm = {"data.phantoms": 2500, "data.image_size": 65, "snr": [3.0]}
+    assert dict(smaller(small, arm, base)) == {"data.phantoms": 25, "data.image_size": 17}

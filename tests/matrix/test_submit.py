@@ -343,3 +343,9 @@ def test_a_wrong_machine_file_is_named(repository, tmp_path):
     path.write_text("jobs: 0")
     with pytest.raises(ConfigError, match="jobs: got 0"):
         scheduler_of(repository.folder, path)
+
+
+def test_status_ends_with_what_is_paid_for_where_machines_were_rented(repository, capsys, monkeypatch):
+    monkeypatch.setattr("assay.matrix.standing.paid_for", lambda root: [f"2 machines are paid for from {root}"])
+    assert main(["status", str(repository.study)]) == 0
+    assert capsys.readouterr().out.splitlines()[-1] == f"2 machines are paid for from {repository.folder}"

@@ -275,6 +275,7 @@ def test_a_run_that_is_outbid_for_too_long_goes_on_elsewhere_from_where_its_stop
     script = f"echo step >>runs/r/checkpoint; [ $(wc -l <runs/r/checkpoint) -eq 2 ] || {HOLD}"
     scheduler, job_id = desk.submit(script, bid=0.2)
     number = desk.running(scheduler, job_id)
+    wait_for((world.disk(number) / "assay/out/run/checkpoint").exists)
     world.change(number, outbid=True)
     desk.rounds(scheduler, job_id, lambda word: word == f"OUTBID {number}")
     desk.later(scheduler, job_id, CONFIG.loading)

@@ -26,7 +26,7 @@ MARK = "ASSAY_TEST_MARK"
 TINY = {
     "data.phantoms": "24",
     "data.validation_phantoms": "8",
-    "data.size": "16",
+    "data.image_size": "16",
     "model.hidden_sizes": "[16,32]",
     "train.batch_size": "4",
     "train.validate_every": "50",

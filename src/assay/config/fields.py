@@ -17,6 +17,8 @@ from functools import cache
 from types import MappingProxyType
 from typing import Annotated, Any, Literal, NamedTuple, Union, get_args, get_origin, get_type_hints
 
+from assay.errors import ConfigError
+
 
 @dataclass(frozen=True, kw_only=True)
 class Bounds:
@@ -173,14 +175,26 @@ class Field(NamedTuple):
     entry: type | None
 
 
+UNSEEN = ("size", "nfiles")
+"""Keys that DVC's run cache leaves out of a stage's parameters, at any depth, for it counts files by them (DVC 3.67)."""
+
+
 def layout(config_class: type) -> tuple[Field, ...]:
-    """The fields of a config dataclass in order, worked out once for each class."""
+    """The fields of a config dataclass in order, worked out once for each class.
+
+    Raises:
+        ConfigError: a field has a name that DVC does not see: two values of it would share one result.
+    """
     return _layout(config_class)
 
 
 @cache
 def _layout(config_class: Any) -> tuple[Field, ...]:
     hints = fields_of(config_class).items()
+    for name in UNSEEN:
+        if name in dict(hints):
+            where = f"{config_class.__name__}.{name}"
+            raise ConfigError(f"{where}: DVC's run cache sees no key of this name; allowed: any other; rename it")
     return tuple(Field(name, hint, section_class(hint), entry_class(hint)) for name, hint in hints)
 
 

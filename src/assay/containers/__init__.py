@@ -27,6 +27,8 @@ FORWARDED = (
 )
 """Variables of a job that what runs inside always gets, where they are set: what a scheduler says about the job, which
 is how its deadline is known; threads; who commits. A name may end in `*`, which no name like a secret's matches."""
+IMAGE_DIGEST = "ASSAY_IMAGE_DIGEST"
+"""Set inside: the digest of the OCI image, also where Apptainer runs a SIF that was made from it."""
 PYTHON = "/opt/assay/env/bin/python"
 """The interpreter of an image; scripts/image.sh puts it there."""
 

@@ -15,11 +15,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from assay.containers import FORWARDED, PYTHON, Bind
+from assay.containers import FORWARDED, IMAGE_DIGEST, PYTHON, Bind
 from assay.containers.config import ContainerConfig
 from assay.containers.host import bind_words, committer, parse_bind_words, refuse_missing, variables
 from assay.errors import AssayError
-from assay.runs.provenance import IMAGE_DIGEST
 
 STOP_S = 60
 """How long a daemon that shuts down gives a container to save and stop; Docker's own default is 10 s."""

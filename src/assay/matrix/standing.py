@@ -14,6 +14,7 @@ from assay.matrix.git import repository
 from assay.matrix.jobs import Standing, jobs_of
 from assay.matrix.submission import JOB_LOG
 from assay.matrix.submit import runs_folder
+from assay.rented import paid_for
 from assay.runs.diagnose import Diagnosis
 from assay.runs.status import collect, show
 from assay.runs.store import RunFolder, is_held
@@ -75,7 +76,7 @@ def _with_job(found: Diagnosis, run: Path, job: Standing | None) -> Diagnosis:
 
 
 def show_study(path: Path, found: list[Diagnosis]) -> None:
-    """Print the runs, what those that run use of the machine, the sums, and the one command that does the rest."""
+    """Print the runs, what those that run use of the machine, the sums, the one command to give, machines paid for."""
     show(found)
     for each in found:
         if each.state == "running" and each.attempts:
@@ -84,6 +85,8 @@ def show_study(path: Path, found: list[Diagnosis]) -> None:
     print("\n" + ", ".join(f"{count} {state}" for state, count in sums.items()))
     if any(each.state not in {*ALIVE, "complete"} and each.cause != "NaN" for each in found):
         print(f"-> assay submit {path}")
+    for line in paid_for(repository(path.absolute().parent)):
+        print(line)
 
 
 def _usage(path: Path, found: Diagnosis) -> str:

@@ -23,6 +23,7 @@ from threading import Timer
 from typing import Any
 
 import assay
+from assay.containers import IMAGE_DIGEST
 from assay.files import write_bytes
 from assay.runs.gpus import DRIVERS
 from assay.runs.record import Run
@@ -35,8 +36,6 @@ DIFF_LIMIT = 10 * 2**20
 """Bytes kept of source.diff: a change to code is far smaller, so what is cut is data."""
 LOCKS = ("requirements/*.txt", "requirements*.txt", "uv.lock", "poetry.lock", "pdm.lock", "pixi.lock", "conda-lock.yml")
 PACKAGES = ("torch", "numpy", "dvc", "jsonargparse")
-IMAGE_DIGEST = "ASSAY_IMAGE_DIGEST"
-"""Set in a container: the digest of the OCI image, also where Apptainer runs a SIF that was made from it."""
 IMAGE_CONTENT = Path("/opt/assay/content.txt")
 """A line for each file that an image adds to its base, with the file's digest; scripts/image.sh writes it."""
 HIDDEN = "***"

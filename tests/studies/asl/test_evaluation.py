@@ -1,6 +1,5 @@
 """Held-out phantoms, their scans, the controls, and what a row of the score table says."""
 
-
 import pytest
 import torch
 from scipy.ndimage import uniform_filter
@@ -51,7 +50,7 @@ def test_purposes_have_phantoms_of_their_own(make_params):
 
 
 def test_noise_has_the_requested_snr(make_params):
-    phantoms = voronoi(make_params("data.size=64"), 3, "test")
+    phantoms = voronoi(make_params("data.image_size=64"), 3, "test")
     measured = scan(phantoms, 10.0, "test")
     sd = (measured.signal - phantoms.clean.signal).std()
     assert float(reference_signal(phantoms.clean.physics) / sd) == pytest.approx(10, rel=0.02)
@@ -70,7 +69,7 @@ def test_noise_is_keyed_by_family_phantom_and_snr(make_params):
 
 
 def test_strata_are_disjoint_and_leave_out_what_has_no_perfusion(make_params):
-    phantoms = voronoi(make_params("data.size=64"), 6, "test")
+    phantoms = voronoi(make_params("data.image_size=64"), 6, "test")
     assert torch.equal(phantoms.mask, phantoms.clean.cbf > 1)
     assert set(phantoms.strata.unique().tolist()) == {*range(len(STRATA)), OUTSIDE}
 
@@ -101,7 +100,7 @@ def test_least_squares_recovers_noise_free_maps(make_params):
 
 
 def test_only_true_physics_is_unbiased_when_physics_varies(make_params):
-    params = make_params("physics.randomise=extended", "data.size=32")
+    params = make_params("physics.randomise=extended", "data.image_size=32")
     phantoms = voronoi(params, 3, "test")
     maps = estimate_all(baselines(params), scan(phantoms, 100.0, "test"), CPU)
     error = {name: float((each.cbf - phantoms.clean.cbf)[phantoms.mask].abs().mean()) for name, each in maps.items()}
@@ -154,7 +153,7 @@ def test_the_truth_scores_perfectly_and_wins_every_voxel(make_params):
 
 
 def test_strata_add_up_to_all_voxels(make_params):
-    phantoms = voronoi(make_params("data.size=64"), 3, "test")
+    phantoms = voronoi(make_params("data.image_size=64"), 3, "test")
     noisy = truth_maps(phantoms)._replace(cbf=phantoms.clean.cbf + torch.randn(3, 64, 64))
     scores = scores_of(phantoms, network=noisy)
     parts = [scores.get((*PLACE[:2], kind), "network", "cbf", "mae") for kind in STRATA]
@@ -166,7 +165,7 @@ def test_strata_add_up_to_all_voxels(make_params):
 
 
 def test_an_error_in_lesions_shows_in_their_stratum_alone(make_params):
-    phantoms = voronoi(make_params("data.size=64"), 6, "test")
+    phantoms = voronoi(make_params("data.image_size=64"), 6, "test")
     where = phantoms.strata == STRATA.index("lesion")
     maps = truth_maps(phantoms)._replace(cbf=phantoms.clean.cbf + 10 * where)
     scores = scores_of(phantoms, network=maps)
@@ -191,7 +190,7 @@ def test_coverage_exists_where_standard_deviations_do(make_params):
 
 
 def test_structural_similarity_falls_with_blur(make_params):
-    phantoms = voronoi(make_params("data.size=64"), 2, "test")
+    phantoms = voronoi(make_params("data.image_size=64"), 2, "test")
     blurred = torch.from_numpy(uniform_filter(phantoms.clean.cbf.numpy(), (0, 5, 5)))
     scores = scores_of(phantoms, network=truth_maps(phantoms)._replace(cbf=blurred))
     assert 0.3 < scores.value(PLACE, "network", "cbf", "ssim") < 0.99

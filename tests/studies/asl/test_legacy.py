@@ -40,7 +40,7 @@ def untrained_model(params, seed: int) -> TrainedModel:
 @pytest.fixture
 def published(make_params):
     """The published condition on fewer phantoms."""
-    params = make_params("data.size=64")
+    params = make_params("data.image_size=64")
     phantoms = voronoi(params, 12, "test")
     estimators = {"least_squares": least_squares(params), "constant": constant(PUBLISHED_STATISTICS)}
     return phantoms, estimate_all(estimators, scan(phantoms, 10.0, "test"), torch.device("cpu"))

@@ -61,7 +61,7 @@ def test_a_shift_of_att_is_reported_in_per_cent(make_params):
 
 
 def test_the_line_by_tissue_finds_gain_and_offset(make_params):
-    held_out = voronoi(make_params("data.size=32"), 4, "test")
+    held_out = voronoi(make_params("data.image_size=32"), 4, "test")
 
     def estimator(scan) -> Maps:
         return Maps(5 + 0.8 * held_out.clean.cbf, held_out.clean.att, None, None)

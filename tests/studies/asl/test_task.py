@@ -49,7 +49,7 @@ def test_noise_of_a_sample_changes_from_epoch_to_epoch(make_params):
 @pytest.mark.parametrize("snr", [3, 10, 25])
 def test_measured_snr_is_the_requested_one_within_two_percent(snr, make_params):
     params = make_params(
-        f"noise.snr=[{snr},{snr}]", "data.size=64", "augmentation.flips=false", "augmentation.rotations=false"
+        f"noise.snr=[{snr},{snr}]", "data.image_size=64", "augmentation.flips=false", "augmentation.rotations=false"
     )
     task = make_task(params)
     (batch,) = take(task, 0, 1)

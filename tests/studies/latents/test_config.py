@@ -1,6 +1,7 @@
 """What a parameter file of the latents study may say, and what it is told when it contradicts itself."""
 
 import ast
+import json
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ from tests.studies.latents.conftest import LINEAR, PARAMS, PLAIN
 from assay.config import load
 from assay.errors import ConfigError
 from assay.matrix.arms import resolve
-from assay.studies.latents.config import STAGES, Params, describe
+from assay.studies.latents.config import SMALL, STAGES, Params, describe
 
 STUDY = PARAMS.parent
 PACKAGE = "assay.studies.latents"
@@ -117,7 +118,7 @@ def test_contradictions_are_refused_in_words(case, make_params):
 
 def test_the_committed_parameters_are_valid_and_described():
     described = describe(load(Params, PARAMS))
-    assert described.startswith("skip 1 x 64 encoder, skip 1 x 64 evolver, 64 latent dimensions x 1: ")
+    assert described.startswith("skip 1 x 64 encoder, skip 1 x 64 evolver, 32 latent dimensions x 1: ")
 
 
 def test_a_linear_encoder_is_called_so(make_params):
@@ -166,3 +167,8 @@ def test_a_stage_depends_on_all_code_of_the_study_that_it_needs(stage):
     listed = yaml.safe_load((STUDY / "dvc.yaml").read_text())["stages"][stage]["deps"]
     own = {dep.partition("/studies/latents/")[2] for dep in listed if "/studies/latents/" in dep}
     assert own == needed(stage)
+
+
+def test_the_small_amounts_are_valid_for_a_rehearsal():
+    changes = [f"{key}={json.dumps(value)}" for key, value in SMALL.items()]
+    assert load(Params, PARAMS, changes).data.steps == SMALL["data.steps"]

@@ -135,6 +135,6 @@ def test_l1_counts_every_tensor_alike():
     assert float(l1(model.encoder).detach()) == pytest.approx(
         sum(float(p.detach().abs().mean()) for p in model.encoder.parameters())
     )
-    forecast = model(x(4, 7), None, (1,))
+    forecast = model(x(4, 7), None, (1,), True)
     expected = [float(l1(part).detach()) for part in (model.encoder, model.evolver, model.decoder)]
     assert forecast.l1.tolist() == pytest.approx(expected)

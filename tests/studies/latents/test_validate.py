@@ -10,7 +10,7 @@ from tests.studies.latents.conftest import PARAMS, TINY
 
 from assay.config import load
 from assay.engine.random import generator
-from assay.errors import CheckpointError, DataError
+from assay.errors import CheckpointError
 from assay.studies.latents import train, validate
 from assay.studies.latents.baselines import PrincipalRidge, Splits
 from assay.studies.latents.config import Params
@@ -177,8 +177,3 @@ def test_a_model_of_another_recording_is_refused(results, with_data, monkeypatch
         validate._require_same_recording(
             with_data("data.test=[600,700]"), validate.load_trained(validate.MODEL, torch.device("cpu"))
         )
-
-
-def test_a_number_that_is_not_finite_is_not_written():
-    with pytest.raises(DataError, match="mse is nan; allowed: finite numbers; look at the model"):
-        validate._plain({"mse": float("nan")})

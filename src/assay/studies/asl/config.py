@@ -39,7 +39,7 @@ STAGES: dict[str, tuple[str, ...]] = {
 SMALL = {
     "data.phantoms": 12,
     "data.validation_phantoms": 2,
-    "data.size": 32,
+    "data.image_size": 32,
     "train.batch_size": 2,
     "evaluation.phantoms": 2,
     "evaluation.families": ["voronoi"],
@@ -93,8 +93,10 @@ class Params:
         if self.legacy.mismatched_consistency and self.loss.dc_weight == 0:
             yield Problem("legacy.mismatched_consistency", "true", "false with loss.dc_weight 0")
         depth = len(self.model.hidden_sizes or (0, 0, 0))
-        if self.data.size < 2 ** (depth - 1):
-            yield Problem("data.size", str(self.data.size), f">= {2 ** (depth - 1)} with {depth} hidden_sizes")
+        if self.data.image_size < 2 ** (depth - 1):
+            yield Problem(
+                "data.image_size", str(self.data.image_size), f">= {2 ** (depth - 1)} with {depth} hidden_sizes"
+            )
         if self.legacy.steps_per_epoch is not None and self.train.epochs is None:
             remedy = "give train.epochs or set it to null"
             yield Problem("legacy.steps_per_epoch", str(self.legacy.steps_per_epoch), "null with train.steps", remedy)

@@ -65,14 +65,19 @@ def simulate_block(
     random = generator(*key, device=device)
     data = params.data
     phantoms = simulate_phantoms(
-        count, size=data.size, ranges=data.ranges, lesions=data.lesions, blur_sigma=data.blur_sigma, generator=random
+        count,
+        size=data.image_size,
+        ranges=data.ranges,
+        lesions=data.lesions,
+        blur_sigma=data.blur_sigma,
+        generator=random,
     )
     physics = nominal_physics(params)
     ranges = params.physics.randomise
     if ranges != "none" and not params.legacy.inactive_randomisation:
         physics = randomise_physics(physics, ranges, count, random)
     physics = physics.map(lambda value: torch.as_tensor(value, dtype=torch.float32, device=device).expand(count))
-    signal = torch.empty(count, 2 * len(params.physics.plds), data.size, data.size, device=device)
+    signal = torch.empty(count, 2 * len(params.physics.plds), data.image_size, data.image_size, device=device)
     joint_signal(phantoms.cbf, phantoms.att, params.physics.plds, physics, out=signal)
     return phantoms, Clean(signal, phantoms.cbf, phantoms.att, physics)
 
@@ -165,7 +170,7 @@ def _block(params: Params, start: int) -> tuple[int, Rows]:
 
 def array_shapes(params: Params) -> dict[str, tuple[tuple[int, ...], str]]:
     """Shape and dtype of every array of a data set."""
-    count, size = params.data.phantoms, params.data.size
+    count, size = params.data.phantoms, params.data.image_size
     return {
         "signals": ((count, 2 * len(params.physics.plds), size, size), "<f4"),
         "targets": ((count, 2, size, size), "<f4"),

@@ -75,7 +75,7 @@ def brain(params: Params, purpose: str) -> HeldOut:
     Raises:
         DataError: asldro, which holds the reference object, is not installed.
     """
-    reference = brain_phantoms(size=params.data.size)
+    reference = brain_phantoms(size=params.data.image_size)
     phantoms = reference.phantoms
     count = len(phantoms)
     physics = nominal_physics(params)

@@ -26,7 +26,7 @@ class DataConfig:
     """Phantoms in the data set (disk), or per nominal epoch (simulated)."""
     validation_phantoms: Annotated[int, Bounds(ge=1)]
     """Phantoms held out of training for the validation loss."""
-    size: Annotated[int, Bounds(ge=16)]
+    image_size: Annotated[int, Bounds(ge=16)]
     """Edge of a phantom in pixels."""
     ranges: Literal["published", "wide"]
     """Perfusion and transit times per tissue: those of the published study, or physiologically wider ones."""

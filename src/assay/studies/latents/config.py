@@ -26,6 +26,20 @@ STAGES: dict[str, tuple[str, ...]] = {
     "validate": ("data", "evaluation"),
 }
 
+SMALL = {
+    "data.preset": "tiny",
+    "data.steps": 1500,
+    "data.training": [100, 1000],
+    "data.validation": [1000, 1200],
+    "data.test": [1200, 1500],
+    "evaluation.horizons": 3,
+    "evaluation.rollout_steps": 50,
+    "evaluation.rollout_starts": 2,
+    "evaluation.ridge": [0.01],
+    "evaluation.stimulus_window": 2,
+}
+"""Amounts with which every stage takes seconds: what `assay plan --probe` rehearses with."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Params:

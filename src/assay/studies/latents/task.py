@@ -36,6 +36,7 @@ class LatentsTask:
         size, again = params.train.batch_size, params.sampling.replacement
         self.order = Order(params.seed, self.samples_per_epoch, size, again, device)
         self.connected = self._connections(recording)
+        self.penalised = any(name in self.weights for name in PENALTIES)
         self._on, self._off = torch.ones((), device=device), torch.zeros((), device=device)
 
     def _samples(self, recording: Recording, split: str) -> Samples:
@@ -66,7 +67,7 @@ class LatentsTask:
 
     def loss(self, model: Model, batch: Batch, rng: torch.Generator) -> dict[str, Tensor]:
         """The enabled terms. In a reconstruction warm-up those of the evolver are zero, and so are their gradients."""
-        forecast: Forecast = model(batch.activity, batch.stimulus, self.training.steps)
+        forecast: Forecast = model(batch.activity, batch.stimulus, self.training.steps, self.penalised)
         terms = {"evolve": batch.evolve * self._evolve(forecast.predictions, batch)}
         terms["reconstruction"] = self._penalty(forecast.reconstruction, batch.activity).mean()
         terms |= dict(zip(PENALTIES, forecast.l1.unbind(), strict=True))

@@ -11,11 +11,7 @@ Writes to results/validate:
     *.png          horizon, rollout, variance, traces, latents
 """
 
-import csv
-import io
-import json
-import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -25,8 +21,8 @@ from torch import Tensor
 from assay.engine.precision import pick_device
 from assay.engine.progress import phase
 from assay.engine.stop import StopRequest
-from assay.errors import CheckpointError, DataError
-from assay.files import write_bytes
+from assay.errors import CheckpointError
+from assay.files import write_csv, write_json
 from assay.studies.latents import baselines, figures
 from assay.studies.latents.baselines import CONSTANT, ORACLE, PCA_STIMULUS, PrincipalRidge, Splits, constant_model_mse
 from assay.studies.latents.config import Params
@@ -159,7 +155,7 @@ def write(  # noqa: PLR0913 - one page of results: of which run, on what, beside
     constant = [constant_model_mse(test.activity, ahead) for ahead in range(params.evaluation.horizons + 1)]
     curves = {NETWORK: _mean_curve(judged), PCA_STIMULUS: list(linear_curve), CONSTANT: constant}
     metrics = headlines(errors, judged, curves)
-    write_bytes(out / "metrics.json", (json.dumps(_plain(metrics), indent=2) + "\n").encode())
+    write_json(out / "metrics.json", metrics)
     write_csv(out / "summary.csv", *summary(errors | {NETWORK: metrics["mse"], RECONSTRUCTION: curves[NETWORK][0]}))
     write_csv(
         out / "members.csv", ["member", *judged[0].numbers], ([k, *j.numbers.values()] for k, j in enumerate(judged))
@@ -225,19 +221,3 @@ def type_table(types: Tensor, judged: Judged, test: Split) -> tuple[list[str], l
         own = types == kind
         rows.append([kind, int(own.sum()), *(float(each[own].median()) for each in (scores, variance, errors))])
     return ["type", "neurons", "median_r2", "median_variance", "median_mse"], rows
-
-
-def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[str | float]]) -> None:
-    """Write a table; numbers with six digits."""
-    text = io.StringIO(newline="")
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(header)
-    writer.writerows([f"{cell:.6g}" if isinstance(cell, float) else cell for cell in row] for row in rows)
-    write_bytes(path, text.getvalue().encode())
-
-
-def _plain(metrics: Mapping[str, float]) -> dict[str, float]:
-    bad = [name for name, value in metrics.items() if not math.isfinite(value)]
-    if bad:
-        raise DataError(f"results/validate: {bad[0]} is {metrics[bad[0]]}; allowed: finite numbers; look at the model")
-    return {name: float(f"{value:.6g}") for name, value in metrics.items()}

@@ -43,7 +43,8 @@ class Classifier:
     ) -> Tensor:
         """Of raw images (B, N, P) at every read-out: (B, R, K), on the CPU.
 
-        scanned: number of their lines that have been, for models that keep attention from the others. With vote majority they are the shares of the members' votes; the mean probability breaks ties.
+        scanned: number of their lines that have been, for models that keep attention from the others. With vote
+        majority they are the shares of the members' votes; the mean probability breaks ties.
         """
         device = next(self.modules[0].parameters()).device
         parts = []

@@ -62,8 +62,11 @@ class LatentModel(nn.Module):
         change: Tensor = self.evolver(seen)
         return change[:, : self.latent_dim]
 
-    def forward(self, x: Tensor, stimulus: Tensor | None, steps: tuple[int, ...]) -> Forecast:
-        """The forecast at `steps` time steps ahead, increasing, with stimulus (B, max(steps), C) from now on."""
+    def forward(self, x: Tensor, stimulus: Tensor | None, steps: tuple[int, ...], penalised: bool = False) -> Forecast:
+        """The forecast at `steps` time steps ahead, increasing, with stimulus (B, max(steps), C) from now on.
+
+        penalised: with `l1`, which is zero otherwise.
+        """
         z = start = self.encode(x)
         states, changes = [], []
         for step in range(steps[-1]):
@@ -76,7 +79,8 @@ class LatentModel(nn.Module):
             decoded = [self.decode(state) for state in (start, *states)]
         else:
             decoded = list(self.decode(torch.cat([start, *states])).chunk(len(states) + 1))
-        penalties = torch.stack([l1(part) for part in (self.encoder, self.evolver, self.decoder)])
+        parts = (self.encoder, self.evolver, self.decoder)
+        penalties = torch.stack([l1(part) for part in parts]) if penalised else x.new_zeros(len(parts))
         return Forecast(decoded[0], torch.stack(decoded[1:], dim=1), torch.stack(changes).mean(), penalties)
 
 
