@@ -176,7 +176,7 @@ class Field(NamedTuple):
 
 
 UNSEEN = ("size", "nfiles")
-"""Keys that DVC's run cache leaves out of a stage's parameters, at any depth, for it counts files by them (DVC 3.67)."""
+"""Keys that DVC's run cache leaves out of a stage's parameters, at any depth: it counts files by them (DVC 3.67)."""
 
 
 def layout(config_class: type) -> tuple[Field, ...]:

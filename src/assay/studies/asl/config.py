@@ -93,10 +93,9 @@ class Params:
         if self.legacy.mismatched_consistency and self.loss.dc_weight == 0:
             yield Problem("legacy.mismatched_consistency", "true", "false with loss.dc_weight 0")
         depth = len(self.model.hidden_sizes or (0, 0, 0))
-        if self.data.image_size < 2 ** (depth - 1):
-            yield Problem(
-                "data.image_size", str(self.data.image_size), f">= {2 ** (depth - 1)} with {depth} hidden_sizes"
-            )
+        size, least = self.data.image_size, 2 ** (depth - 1)
+        if size < least:
+            yield Problem("data.image_size", str(size), f">= {least} with {depth} hidden_sizes")
         if self.legacy.steps_per_epoch is not None and self.train.epochs is None:
             remedy = "give train.epochs or set it to null"
             yield Problem("legacy.steps_per_epoch", str(self.legacy.steps_per_epoch), "null with train.steps", remedy)
