@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from assay.config.fields import Problem, leaves
 from assay.config.identity import deciding, digest
@@ -15,6 +15,8 @@ from assay.matrix.grammar import as_dvc
 from assay.matrix.refusals import key_problems, place_problems, study_problems
 from assay.matrix.study import Overrides, StudyConfig, params_path, read_study
 from assay.studies import study_config
+
+Arm = TypeVar("Arm")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,6 +54,19 @@ class Resolved:
     def identities(self) -> set[str]:
         """One for each run that differs from every other."""
         return {identity for arm in self.arms.values() for identity in arm.identities.values()}
+
+
+def outline(path: Path, only: str | None = None) -> tuple[StudyConfig, list[str]]:
+    """A study and the names of its arms, matrix first; what they set is not looked at. For what has been submitted.
+
+    Raises:
+        ConfigError: the file cannot be expanded into arms, or none matches `only`.
+    """
+    study = read_study(path)
+    expansion = expand(study)
+    if expansion.problems:
+        raise _refusal(path, expansion.problems)
+    return study, list(_only(path, expansion.arms, only))
 
 
 def resolve(path: Path, only: str | None = None) -> Resolved:
@@ -146,9 +161,9 @@ def _equals_of_the_baseline(arms: Mapping[str, ResolvedArm], baseline: str) -> I
             yield Problem(f"arms.{name}", why, "an arm that differs", "change something else, or drop it")
 
 
-def _only(path: Path, arms: dict[str, ResolvedArm], pattern: str | None) -> dict[str, ResolvedArm]:
+def _only(path: Path, arms: Mapping[str, Arm], pattern: str | None) -> dict[str, Arm]:
     if pattern is None:
-        return arms
+        return dict(arms)
     kept = {name: arm for name, arm in arms.items() if fnmatchcase(name, pattern)}
     if not kept:
         allowed, remedy = nearest(pattern, arms)

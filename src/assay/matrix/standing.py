@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from assay.errors import DataError
-from assay.matrix.arms import resolve
+from assay.matrix.arms import outline
 from assay.matrix.cells import METRICS, MISSING, advice
 from assay.matrix.git import repository
 from assay.matrix.jobs import Standing, jobs_of
@@ -32,13 +32,13 @@ def study_status(path: Path, only: str | None) -> list[Diagnosis]:
     Raises:
         UserError: something is wrong with the study file.
     """
-    resolved = resolve(path, only)
-    folder, name = runs_folder(path, resolved), resolved.config.name
-    cells = [(arm, str(seed)) for arm in resolved.arms for seed in resolved.config.seeds]
+    study, arms = outline(path, only)
+    folder = runs_folder(path, study)
+    cells = [(arm, str(seed)) for arm in arms for seed in study.seeds]
     jobs = _jobs(path, [folder / arm / seed for arm, seed in cells])
     words = {run: {"State": job.word} for run, job in jobs.items() if job.scheduler != Local.name}
     known = {(each.arm, each.seed): each for each in collect(folder, words=words)} if folder.is_dir() else {}
-    missing = Diagnosis(study=name, arm="", seed="", state=MISSING)
+    missing = Diagnosis(study=study.name, arm="", seed="", state=MISSING)
     found = [known.get((arm, seed), replace(missing, arm=arm, seed=seed)) for arm, seed in cells]
     return [_in_study(each, path, folder / each.arm / each.seed, jobs) for each in found]
 

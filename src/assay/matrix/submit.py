@@ -28,7 +28,7 @@ from assay.matrix.jobs import (
     machine_config,
 )
 from assay.matrix.registration import register
-from assay.matrix.study import params_path
+from assay.matrix.study import StudyConfig, params_path
 from assay.matrix.submission import Submission
 from assay.runs.provenance import masked_facts
 from assay.schedulers import Job, Scheduler
@@ -63,7 +63,7 @@ class Study:
     @property
     def runs(self) -> Path:
         """The folder of all its runs."""
-        return runs_folder(self.path, self.resolved)
+        return runs_folder(self.path, self.resolved.config)
 
     @property
     def params(self) -> dict[str, Any]:
@@ -71,9 +71,9 @@ class Study:
         return read(params_path(self.path, self.resolved.config))
 
 
-def runs_folder(path: Path, resolved: Resolved) -> Path:
+def runs_folder(path: Path, study: StudyConfig) -> Path:
     """`runs/<study name>` beside the study file."""
-    return path.absolute().parent / "runs" / resolved.config.name
+    return path.absolute().parent / "runs" / study.name
 
 
 def open_study(path: Path, only: str | None, machine: Path | None = None) -> Study:
@@ -236,7 +236,7 @@ def cancel(study: Path, only: str | None, scheduler: Scheduler | None = None) ->
         SchedulerError: a scheduler does not answer.
     """
     resolved, root = resolve(study, only), repository(study.absolute().parent)
-    runs, seeds = runs_folder(study, resolved), resolved.config.seeds
+    runs, seeds = runs_folder(study, resolved.config), resolved.config.seeds
     cells = {runs / arm / str(seed): (arm, seed) for arm in resolved.arms for seed in seeds}
     alive = {run: job for run, job in jobs_of(root, cells, scheduler, insist=True).items() if job.is_alive}
     for name in {job.scheduler for job in alive.values()}:
