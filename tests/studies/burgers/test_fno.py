@@ -24,7 +24,7 @@ def test_without_its_package_the_baseline_is_refused_in_words(monkeypatch):
         raise ModuleNotFoundError(f"No module named '{name}'")
 
     monkeypatch.setattr(importlib, "import_module", refuse)
-    expected = r"baseline: got fno, which needs the package neuraloperator \(.*\); .*; install assay\[fno\]"
+    expected = r"baseline: got fno, which needs the package neuraloperator \(.*\); .*; make env has it"
     with pytest.raises(ConfigError, match=expected):
         FNOBaseline(OPTIONS)
 

@@ -195,7 +195,7 @@ def test_labels_do_not_depend_on_the_unit_of_height(make_params):
 
 
 def test_a_model_of_the_library_gives_one_label(make_params):
-    pytest.importorskip("timm", reason="assay[timm] is not installed")
+    pytest.importorskip("timm", reason="timm is not installed")
     library = [*NO_TOKENS, *ONE_LABEL, "model.architecture=library"]
     params = make_params(*library, "model.library_name=resnet18")
     assert network(params, 32, 32)(scans(lines=32, points=32)).shape == (2, 1, 4)

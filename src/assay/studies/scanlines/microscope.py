@@ -104,7 +104,7 @@ def read_file(path: Path) -> list[Scan]:
         module = importlib.import_module(package)
     except ImportError:
         name = package.partition(".")[0]
-        raise DataError(f"{path}: read by {name}, which is not installed; install assay[microscopes]") from None
+        raise DataError(f"{path}: read by {name}, which is not installed; pip install {name}") from None
     try:
         return read(module, path)
     except (ValueError, KeyError, OSError, IndexError, AttributeError) as error:

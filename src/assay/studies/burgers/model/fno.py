@@ -110,5 +110,5 @@ def _package() -> Any:
     except ImportError as error:
         raise ConfigError(
             f"baseline: got fno, which needs the package neuraloperator ({error}); allowed without it: persistence, "
-            "constant_mean, coarse_solver; install assay[fno]"
+            "constant_mean, coarse_solver; make env has it, or pip install --no-deps neuraloperator"
         ) from error

@@ -39,5 +39,5 @@ def _timm() -> Any:
     try:
         return importlib.import_module("timm")
     except ImportError:
-        remedy = "allowed: another architecture, e.g. cnn; or install assay[timm]"
+        remedy = "allowed: another architecture, e.g. cnn; or pip install timm"
         raise ConfigError(f"model.architecture: got library, but timm is not installed; {remedy}") from None
