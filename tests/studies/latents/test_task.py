@@ -73,14 +73,14 @@ def test_terms_are_mean_squares_of_prediction_and_reconstruction(make_task):
 def test_several_observations_ahead_are_summed(make_task):
     one, three = make_task(), make_task("sampling.evolve_multiple_steps=3")
     module = network(one)
-    assert float(terms(three, module)["evolve"]) > 2 * float(terms(one, module)["evolve"])
+    assert terms(three, module)["evolve"].item() > 2 * terms(one, module)["evolve"].item()
 
 
 def test_a_warm_up_trains_encoder_and_decoder_alone(make_task):
     task = make_task("loss.reconstruction_warmup=1", "model.zero_init=false")
     module = network(task)
     warm, later = terms(task, module), terms(task, module, cursor=task.samples_per_epoch // 16 + 1)
-    assert reached(warm["evolve"], module) == set() and float(warm["evolve"]) == 0
+    assert reached(warm["evolve"], module) == set() and warm["evolve"].item() == 0
     assert reached(warm["reconstruction"], module) == {"encoder", "decoder"}
     assert reached(later["evolve"], module) == {"encoder", "evolver", "decoder", "stimulus_encoder"}
 
@@ -89,9 +89,9 @@ def test_silencing_what_is_not_heard_is_judged_on_the_neurons_drawn(make_task):
     """With everything connected nothing is silenced, and nothing may change."""
     task = make_task("model.zero_init=false", *ALL_TERMS[-2:])
     module = network(task)
-    assert float(terms(task, module)["unconnected"]) > 0
+    assert terms(task, module)["unconnected"].item() > 0
     task.connected = torch.ones_like(task.connected)
-    assert float(terms(task, module)["unconnected"]) == 0
+    assert terms(task, module)["unconnected"].item() == 0
 
 
 def test_a_neuron_is_connected_to_itself_and_to_what_it_hears(make_task, recording):
@@ -112,7 +112,7 @@ def test_staggered_observations_count_once_each(make_task):
 
 def test_an_outlier_weighs_less_with_huber(make_task):
     module = network(make_task())
-    ratio = [float(terms(make_task(f"loss.kind={kind}"), module)["evolve"]) for kind in ("mse", "huber")]
+    ratio = [terms(make_task(f"loss.kind={kind}"), module)["evolve"].item() for kind in ("mse", "huber")]
     assert ratio[1] < 0.6 * ratio[0]
 
 
