@@ -116,6 +116,7 @@ def test_an_outlier_weighs_less_with_huber(make_task):
     assert ratio[1] < 0.6 * ratio[0]
 
 
+@torch.no_grad()
 def test_validation_is_the_mean_over_the_whole_range_whatever_the_batches(make_task, monkeypatch):
     task = make_task()
     module = network(task)
