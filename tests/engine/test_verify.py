@@ -24,16 +24,8 @@ PARAMS = Path(__file__).parents[2] / "params.yaml"
 STEPS, SEED = 8, 1
 CUT = random.Random(SEED).randint(1, STEPS - 1)
 TINY = [
-    *(
-        "--data.source",
-        "simulated",
-        "--data.phantoms",
-        "32",
-        "--data.validation_phantoms",
-        "4",
-        "--data.image_size",
-        "16",
-    ),
+    *("--data.source", "simulated", "--data.phantoms", "32", "--data.validation_phantoms", "4"),
+    *("--data.image_size", "16"),
     *("--model.hidden_sizes", "[8,16]", "--train.batch_size", "4", "--train.device", "cpu"),
 ]
 
@@ -202,9 +194,10 @@ def test_a_run_is_no_part_of_a_supervised_one_and_ends_with_its_verifier(tmp_pat
         os.kill(int(os.readlink(pid)), 0)
 
 
-def test_the_verb_says_identical_and_leaves_nothing_behind(tmp_path, monkeypatch, capsys):
+def test_the_verb_says_identical_and_leaves_nothing_behind(tmp_path, tmp_path_factory, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path_factory.mktemp("torch")))  # torch makes it when imported
     arguments = ["verify", "asl", "train", "--params", str(PARAMS), "--steps", "4", "--json", "--seed", "3", *TINY]
     assert main([*arguments, "--seed-of-interruption", "5"]) == 0
     found = json.loads(capsys.readouterr().out)
