@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run results tensorboard study-demo env test torture backends smoke docs lint format bench docker apptainer wheelhouse lock clean
+.PHONY: help run results tensorboard study-demo env test torture studies backends smoke docs lint format bench docker apptainer wheelhouse lock clean
 
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
@@ -60,8 +60,13 @@ torture: env
 	TORTURE_KILLS=$${TORTURE_KILLS:-100} TORTURE_DEADLINES=$${TORTURE_DEADLINES:-50} OMP_NUM_THREADS=1 \
 		pytest -q -m "torture or not torture" tests/torture
 
-## run through a real Slurm, Docker and Apptainer, started by the tests; needs root
+## run whole pipelines of the other studies through DVC, at tiny size
+studies: env
+	OMP_NUM_THREADS=1 pytest -n 2 -q -m pipeline tests/studies
+
+## run through a real Slurm, Docker and Apptainer, started by the tests, and a stand-in of vast.ai; needs root
 backends: env
+	OMP_NUM_THREADS=1 pytest -n 2 -q -m vast tests/contracts tests/schedulers
 	OMP_NUM_THREADS=1 pytest -q -s -m "slurm or docker or apptainer" tests/backends
 
 ## run the pipeline at tiny size from a clean clone

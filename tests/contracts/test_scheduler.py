@@ -59,7 +59,7 @@ def service(tmp_path, stubs, monkeypatch) -> Iterator[None]:
     world.end()
 
 
-@pytest.fixture(params=SCHEDULERS)
+@pytest.fixture(params=[pytest.param(name, marks=[pytest.mark.vast] * (name == "vast")) for name in SCHEDULERS])
 def scheduler(request, tmp_path, stubs) -> Scheduler:
     if request.param == "vast":
         request.getfixturevalue("service")

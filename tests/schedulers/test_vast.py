@@ -23,6 +23,9 @@ from assay.schedulers.vast import Vast
 from assay.schedulers.vast_keeper import Keeper
 from assay.schedulers.vast_machine import LONGEST, onstart
 
+pytestmark = pytest.mark.vast
+
+
 STUBS = Path(__file__).parents[1] / "stubs"
 WITHIN_S = 60.0
 KEY = "user-key-that-nobody-may-see"

@@ -177,7 +177,7 @@ CONTRADICTIONS = {
     "train.optimizer.momentum=0.9": r"train\.optimizer\.momentum: got 0\.9; allowed: null with name adamw",
     "train.optimizer.betas=null": r"train\.optimizer\.betas: got null; allowed: two numbers with name adamw",
     "train.schedule.plateau_factor=0.5": r"train\.schedule\.plateau_factor: got 0\.5; allowed: null with name onecycle",
-    "data.image_size=16 model.hidden_sizes=[8,8,8,8,8,8]": r"data\.image_size: got 16; allowed: >= 32 with 6 hidden_sizes",
+    "data.image_size=16 model.hidden_sizes=[8,8,8,8,8,8]": r"data\.image_size: got 16; allowed: >= 32 with 6",
     "loss.cbf_weight=0 loss.att_weight=0": r"loss: got no positive weight",
     "evaluation.families=[brain]": r"evaluation\.families: got \['brain'\]; allowed: a list that contains voronoi",
 }

@@ -8,6 +8,9 @@ from tests.studies.burgers.conftest import TINY
 
 from assay.studies.burgers.config import STAGES
 
+pytestmark = pytest.mark.pipeline
+
+
 WHERE = "studies/burgers"
 AFTER_A_NEW_MODEL = [name for name in STAGES if name not in ("simulate", "fno")]
 

@@ -8,6 +8,9 @@ from tests.studies.latents.conftest import TINY
 
 from assay.studies.latents.config import STAGES
 
+pytestmark = pytest.mark.pipeline
+
+
 WHERE = "studies/latents"
 
 

@@ -54,7 +54,9 @@ def test_points_are_averaged_down_and_never_interpolated():
 
 def test_a_reader_that_is_not_installed_is_named(table, monkeypatch):
     monkeypatch.setitem(sys.modules, "nanonispy2.read", None)
-    with pytest.raises(DataError, match=r"down-1\.sxm: read by nanonispy2, which is not installed; pip install nanonispy2"):
+    with pytest.raises(
+        DataError, match=r"down-1\.sxm: read by nanonispy2, which is not installed; pip install nanonispy2"
+    ):
         read_scans(table, 16, 24, 2, False)
 
 

@@ -6,6 +6,9 @@ import re
 import pytest
 from tests.studies.scanlines.conftest import TINY
 
+pytestmark = pytest.mark.pipeline
+
+
 WHERE = "studies/scanlines"
 
 
