@@ -92,9 +92,10 @@ def test_cpu_time_counts_descendants_that_have_ended_unseen():
 
 
 def test_cpu_time_of_what_the_measuring_process_has_itself_waited_for_is_kept():
-    sampler = Sampler(os.getpid())
+    sampler, before = Sampler(os.getpid()), sum(os.times()[:4])
     subprocess.run([sys.executable, "-c", BURN], check=True)
-    assert USED <= sampler.sample().cpu_s < 0.6
+    kept = sampler.sample().cpu_s
+    assert USED <= kept <= sum(os.times()[:4]) - before + 0.1  # once, not twice: the sampler itself takes some, too
 
 
 def test_reading_from_the_page_cache_and_from_a_pipe_counts_as_activity(tmp_path):

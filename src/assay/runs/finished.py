@@ -2,8 +2,8 @@
 
     FOLDER/.complete.json    what is known of the complete runs below, if they are many
 
-`assay status --watch` looks every other second. What is remembered of a run counts as long as nothing was written in
-its `attempts` folder since, which every attempt and every heartbeat does.
+`assay status --watch` looks every other second. What is remembered of a run counts as long as neither its `run.json`
+nor its `attempts` folder was written since, which every attempt and every heartbeat does.
 """
 
 import dataclasses
@@ -70,16 +70,20 @@ def _remembered(told: dict[str, Any]) -> Finished:
 
 
 def _written(run: Path) -> int:
-    """When anything was last written in the folder of attempts, in ns; -1: it is not there."""
-    with suppress(OSError):
-        return os.stat(run / "attempts").st_mtime_ns
-    return -1
+    """When the run's description, or anything in its folder of attempts, was last written, in ns; -1: never."""
+    times = [-1]
+    for name in ("attempts", "run.json"):
+        with suppress(OSError):
+            times.append(os.stat(run / name).st_mtime_ns)
+    return max(times)
 
 
 def read_finished(run: Path) -> Finished | None:
     """The run, if its newest attempt ended with 0; None: it did not, or its record needs a closer look."""
     folder, written = run / "attempts", _written(run)  # before it is read: what comes meanwhile is read next time
     try:
+        if _is_damaged(run / "run.json"):
+            return None
         numbers = sorted(int(name[:-5]) for name in os.listdir(folder) if name.endswith(".json") and name[0] != ".")
         newest = _read(folder, numbers[-1])
         if newest["schema"] != SCHEMA or newest["code"] != 0:
@@ -88,6 +92,14 @@ def read_finished(run: Path) -> Finished | None:
         return Finished(diagnosis=_diagnosis(run, attempts), seconds=_seconds(attempts), written=written)
     except (OSError, ValueError, LookupError, TypeError):
         return None
+
+
+def _is_damaged(description: Path) -> bool:
+    """Whether it is there and not what it should be. Raises ValueError or LookupError if it is not even JSON."""
+    try:
+        return bool(json.loads(description.read_bytes())["schema"] != SCHEMA)
+    except FileNotFoundError:
+        return False
 
 
 def _read(folder: Path, number: int) -> dict[str, Any]:
