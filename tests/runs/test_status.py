@@ -213,12 +213,12 @@ def test_status_needs_no_torch(asl):
 
 
 def test_a_thousand_records_are_read_within_a_second_or_little_more(tmp_path):
-    """The whole command; its bound of 1 s is measured by the benchmark, on a machine that may be busy this is three."""
+    """The whole command, in CPU time, which a busy machine hardly changes; the benchmark measures its bound of 1 s."""
     subprocess.run([sys.executable, BENCHMARK, "--make", "1000", tmp_path / "runs"], check=True)
-    begun = time.perf_counter()
+    before = sum(os.times()[2:4])
     command = [sys.executable, "-m", "assay", "status", tmp_path / "runs", "--json"]
     said = subprocess.run(command, check=True, capture_output=True).stdout
-    assert time.perf_counter() - begun < 3
+    assert sum(os.times()[2:4]) - before < 2
     assert len(json.loads(said)) == 1000
 
 
