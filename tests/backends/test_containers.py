@@ -37,7 +37,7 @@ print(json.dumps({
     "environment": dict(os.environ),
     "interfaces": [name for _, name in socket.if_nameindex()],
     "writable": [path for path in ("made", "/data/made", "/opt/assay/made", "/tmp/made") if can_write(path)],
-    "home": os.path.exists("/root/.bashrc"),
+    "home": os.path.exists(os.environ["SLURM_HOME_OF_HOST"]),
     "shared": shared.f_blocks * shared.f_frsize,
 }))
 """
@@ -246,14 +246,20 @@ def test_inside_there_is_no_root_no_network_no_home_and_no_stranger(kind, give, 
     folder = tmp_path / "a, 'repository'; rm -rf"
     folder.mkdir()
     (tmp_path / "data").mkdir()
-    for path in (folder, tmp_path / "data"):
-        os.chown(path, 1234, 1234)
+    if kind == "docker":  # Apptainer runs as who calls it, and these tests need root
+        for path in (folder, tmp_path / "data"):
+            os.chown(path, 1234, 1234)
     answer, out, error = give(
         kind,
         ["PYTHON", "-c", LOOK],
         folder,
         config={"binds": (f"{tmp_path}/data:/data",)},
-        variables={"SLURM_JOB_ID": "7", "WANDB_API_KEY": "hidden", "SLURM_NAME": HOSTILE},
+        variables={
+            "SLURM_JOB_ID": "7",
+            "WANDB_API_KEY": "hidden",
+            "SLURM_NAME": HOSTILE,
+            "SLURM_HOME_OF_HOST": str(docker_engine.CACHE),
+        },
     )
     assert answer == 0, error
     found = json.loads(out)
@@ -262,8 +268,7 @@ def test_inside_there_is_no_root_no_network_no_home_and_no_stranger(kind, give, 
     assert found["environment"]["SLURM_NAME"] == HOSTILE and "WANDB_API_KEY" not in found["environment"]
     assert found["environment"]["ASSAY_IMAGE_DIGEST"] == project.digest
     assert found["shared"] >= 2**30
-    if kind == "docker":  # Apptainer runs as who calls it, and these tests need root
-        assert found["uid"] == 1234
+    assert found["uid"] == (1234 if kind == "docker" else os.getuid())
 
 
 @pytest.mark.parametrize("kind", KINDS)
