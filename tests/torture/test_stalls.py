@@ -99,7 +99,7 @@ def check(supervised: Supervised, code: int, phase: str, text: str) -> list[dict
     stalls = [each["stall"] for each in attempt["tries"]]
     assert code == attempt["code"] == 76
     assert [stall["phase"] for stall in stalls] == [phase, phase]
-    assert all(stall["silent_s"] < 2 * BOUND_S for stall in stalls), [stall["silent_s"] for stall in stalls]
+    assert all(stall["silent_s"] < 2 * stall["bound_s"] for stall in stalls)  # it grows where steps are slow
     for stall in stalls:
         assert f"hangs.py:{line_of(text, '# culprit')} " in (culprit(stall["evidence"]) or ""), stall["evidence"]
     assert supervised.ended()
