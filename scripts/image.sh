@@ -8,6 +8,7 @@
 set -euo pipefail
 
 readonly opt=/opt/assay
+export PYTHONDONTWRITEBYTECODE=1 # what Python compiles by itself, as it starts, holds times
 cd -- "$opt"
 
 refuse() { printf 'image: %s\n' "$*" >&2 && exit 2; }
@@ -16,7 +17,7 @@ refuse() { printf 'image: %s\n' "$*" >&2 && exit 2; }
 # bring files for other versions of Python too, which do not compile here.
 finish() {
   find "$1" -name __pycache__ -prune -exec rm -rf {} +
-  PYTHONHASHSEED=0 "$opt/env/bin/python" -m compileall -qq -j 0 --invalidation-mode unchecked-hash "$1" || true
+  PYTHONHASHSEED=0 "$opt/env/bin/python" -m compileall -qq -f -j 0 --invalidation-mode unchecked-hash "$1" || true
   find "$1" -exec touch -h -d '1980-01-01 00:00:00 UTC' {} +
 }
 
