@@ -19,10 +19,10 @@ import numpy as np
 from scipy import stats
 
 from assay.matrix.cells import CellResult
-from assay.matrix.hypotheses import judge
-from assay.matrix.power import power
-from assay.matrix.statistics import Array, excesses, flip_below, sides, sign_claim, t_claim
 from assay.matrix.study import HypothesisConfig, MetricConfig
+from assay.matrix.verdicts.hypotheses import judge
+from assay.matrix.verdicts.power import power
+from assay.matrix.verdicts.statistics import Array, excesses, flip_below, sides, sign_claim, t_claim
 
 SEEDS = (3, 5, 10)
 RNG = np.random.default_rng(0)

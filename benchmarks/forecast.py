@@ -18,11 +18,11 @@ from pathlib import Path
 
 from assay.config.load import assign, read
 from assay.matrix.arms import Resolved, resolve
-from assay.matrix.forecast import forecast, machine_of
-from assay.matrix.laws import Laws
-from assay.matrix.pipeline import read_pipeline
-from assay.matrix.scaling import Estimate, total
-from assay.matrix.workload import Recorded, read_recorded
+from assay.matrix.forecast.forecast import forecast, machine_of
+from assay.matrix.forecast.laws import Laws
+from assay.matrix.forecast.pipeline import read_pipeline
+from assay.matrix.forecast.scaling import Estimate, total
+from assay.matrix.forecast.workload import Recorded, read_recorded
 from assay.runs.provenance import hardware
 from assay.runs.record import Attempt, Holder, Resources, Run, Stage, Work, to_json
 from assay.studies import study_config

@@ -5,8 +5,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from assay.matrix.cells import CellResult
-from assay.matrix.hypotheses import Verdict, judge
 from assay.matrix.study import HypothesisConfig, MetricConfig
+from assay.matrix.verdicts.hypotheses import Verdict, judge
 
 FAILED = math.inf
 """Stands for a run that failed."""

@@ -3,12 +3,12 @@
 import pytest
 from tests.matrix.made_runs import FAILED, MIN, claim, runs, verdict
 
-from assay.matrix.comparison import spread_so_far
-from assay.matrix.hypotheses import judge
-from assay.matrix.power import answer
-from assay.matrix.replicates import count_as_failed, failure_rate, replicates
-from assay.matrix.statistics import more_failures
 from assay.matrix.study import MetricConfig
+from assay.matrix.verdicts.comparison import spread_so_far
+from assay.matrix.verdicts.hypotheses import judge
+from assay.matrix.verdicts.power import answer
+from assay.matrix.verdicts.replicates import count_as_failed, failure_rate, replicates
+from assay.matrix.verdicts.statistics import more_failures
 
 # a published study with one run per arm: latent one-step NRMSE of a U-shaped and of a pure transformer for Burgers
 

@@ -13,10 +13,10 @@ from tests.matrix.toy import Commanded, Repository, record
 from assay.__main__ import main
 from assay.errors import ConfigError, UserError
 from assay.matrix.jobs import alone, attempts_of, machine_config, scheduler_of
-from assay.matrix.registration import read_registration
 from assay.matrix.standing import study_status
 from assay.matrix.submission import read_submission, write_submission
 from assay.matrix.submit import Decision, cancel, decide, open_study, submit
+from assay.matrix.verdicts.registration import read_registration
 from assay.schedulers.client import SilentError
 from assay.schedulers.local import Local, State, claimed, start_ticks, write_state
 

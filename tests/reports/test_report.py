@@ -13,7 +13,7 @@ from tests.reports.records import HOSTILE, METRIC, make_study
 
 from assay.__main__ import main
 from assay.errors import DataError
-from assay.matrix.registration import register
+from assay.matrix.verdicts.registration import register
 from assay.reports.details import changes, tail
 from assay.reports.figures import chosen
 from assay.reports.gather import gather

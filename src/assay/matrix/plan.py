@@ -13,11 +13,11 @@ from rich.table import Table
 
 from assay.matrix.arms import Resolved, ResolvedArm
 from assay.matrix.cells import read_cells
-from assay.matrix.comparison import spread_so_far
-from assay.matrix.forecast import ArmForecast, StudyForecast
-from assay.matrix.power import Answer, answer
-from assay.matrix.quantities import amount, bytes_text, duration, with_interval
-from assay.matrix.scaling import Estimate
+from assay.matrix.forecast.forecast import ArmForecast, StudyForecast
+from assay.matrix.forecast.quantities import amount, bytes_text, duration, with_interval
+from assay.matrix.forecast.scaling import Estimate
+from assay.matrix.verdicts.comparison import spread_so_far
+from assay.matrix.verdicts.power import Answer, answer
 
 UNKNOWN = "?"
 Sum = tuple[str, Estimate, Callable[[float], str]]

@@ -34,17 +34,17 @@ def plan(parsed: argparse.Namespace, rest: list[str]) -> int:
     """Show the arms of a study file."""
     from assay.matrix import plan as planning
     from assay.matrix.arms import resolve
-    from assay.matrix.forecast import forecast, machine_of
+    from assay.matrix.forecast.forecast import forecast, machine_of
 
     resolved = resolve(parsed.file, parsed.only)
     machine = machine_of(parsed.file, resolved, parsed.machine)
     if parsed.pilot is not None:
-        from assay.matrix.pilot import pilot
+        from assay.matrix.forecast.pilot import pilot
 
         pilot(parsed.file, resolved, machine, parsed.pilot, _say)
     inert: dict[str, str] = {}
     if parsed.probe:
-        from assay.matrix.probe import probe
+        from assay.matrix.forecast.probe import probe
 
         inert = probe(parsed.file, resolved, _say)
     found = forecast(parsed.file, resolved, machine)

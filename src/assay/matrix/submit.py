@@ -27,9 +27,9 @@ from assay.matrix.jobs import (
     jobs_of,
     machine_config,
 )
-from assay.matrix.registration import register
 from assay.matrix.study import StudyConfig, params_path
 from assay.matrix.submission import Submission
+from assay.matrix.verdicts.registration import register
 from assay.runs.provenance import masked_facts
 from assay.schedulers import Job, Scheduler
 from assay.schedulers.registry import scheduler_named
@@ -194,7 +194,7 @@ def _attempts(study: Study, arms: set[str]) -> dict[str, int]:
     """Arm to the number of jobs in a row; the forecast is asked only where it matters."""
     expected: Mapping[str, int | None] = {}
     if arms and attempts_of(study.place, None) != attempts_of(study.place, 2):
-        from assay.matrix.forecast import chain_lengths
+        from assay.matrix.forecast.forecast import chain_lengths
 
         expected = chain_lengths(study.path, study.resolved, study.place)
     return {arm: attempts_of(study.place, expected.get(arm)) for arm in arms}

@@ -1,6 +1,6 @@
 """A verdict's effect in one line; open it to change what stands on a verdict's card."""
 
-from assay.matrix.hypotheses import Verdict
+from assay.matrix.verdicts.hypotheses import Verdict
 from assay.reports import words
 
 

@@ -13,11 +13,11 @@ from typing import Literal
 
 from assay.matrix.arms import ResolvedArm, resolve
 from assay.matrix.cells import CellResult, advice, read_cells
-from assay.matrix.controls import failed_controls
-from assay.matrix.hypotheses import Verdict, judge
-from assay.matrix.parity import inert, unequal
-from assay.matrix.registration import read_registration
 from assay.matrix.study import StudyConfig
+from assay.matrix.verdicts.controls import failed_controls
+from assay.matrix.verdicts.hypotheses import Verdict, judge
+from assay.matrix.verdicts.parity import inert, unequal
+from assay.matrix.verdicts.registration import read_registration
 from assay.reports.details import RunDetails, details
 from assay.reports.summary import COMPLETE, ArmSummary, ranked, summarise
 

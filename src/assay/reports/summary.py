@@ -12,8 +12,8 @@ from statistics import fmean, median, stdev
 import numpy as np
 
 from assay.matrix.cells import MISSING, CellResult
-from assay.matrix.replicates import FAILED, FailureRate, failure_rate
-from assay.matrix.statistics import mean_interval
+from assay.matrix.verdicts.replicates import FAILED, FailureRate, failure_rate
+from assay.matrix.verdicts.statistics import mean_interval
 
 CONFIDENCE = 0.95
 COMPLETE = "complete"

@@ -9,9 +9,9 @@ import pytest
 from tests.matrix.made_runs import FAILED, MIN, claim, runs, verdict
 
 from assay.matrix.cells import CellResult
-from assay.matrix.comparison import spread_so_far
-from assay.matrix.hypotheses import judge
 from assay.matrix.study import MetricConfig
+from assay.matrix.verdicts.comparison import spread_so_far
+from assay.matrix.verdicts.hypotheses import judge
 
 MAX = MetricConfig(direction="max")
 

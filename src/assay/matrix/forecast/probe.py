@@ -20,10 +20,18 @@ from typing import Any
 from assay.config.load import assign, build, read
 from assay.errors import ConfigError
 from assay.matrix.arms import Resolved, ResolvedArm, resolve
-from assay.matrix.bench import RESULTS, bench
-from assay.matrix.pipeline import BUDGET, SEED, Parameters, PipelineStage, leaves_of, read_pipeline, training_sections
-from assay.matrix.rehearsal import Rehearsal, RehearsalError, Rehearsed, rehearsing
-from assay.matrix.sharing import Sharing
+from assay.matrix.forecast.bench import RESULTS, bench
+from assay.matrix.forecast.pipeline import (
+    BUDGET,
+    SEED,
+    Parameters,
+    PipelineStage,
+    leaves_of,
+    read_pipeline,
+    training_sections,
+)
+from assay.matrix.forecast.rehearsal import Rehearsal, RehearsalError, Rehearsed, rehearsing
+from assay.matrix.forecast.sharing import Sharing
 from assay.matrix.study import params_path
 
 STEPS = 3

@@ -12,11 +12,20 @@ from typing import Literal
 import numpy as np
 
 from assay.matrix.cells import CellResult
-from assay.matrix.comparison import Effect, Paired, effect, gaps, pair, unusable
-from assay.matrix.power import seeds_for, seeds_to_reach, sign_seeds_for, smallest_p
-from assay.matrix.replicates import FailureRate, replicates
-from assay.matrix.statistics import Array, excesses, flip_below, holm, interval_level, sides, sign_claim, t_claim
 from assay.matrix.study import HypothesisConfig, MetricConfig
+from assay.matrix.verdicts.comparison import Effect, Paired, effect, gaps, pair, unusable
+from assay.matrix.verdicts.power import seeds_for, seeds_to_reach, sign_seeds_for, smallest_p
+from assay.matrix.verdicts.replicates import FailureRate, replicates
+from assay.matrix.verdicts.statistics import (
+    Array,
+    excesses,
+    flip_below,
+    holm,
+    interval_level,
+    sides,
+    sign_claim,
+    t_claim,
+)
 
 Answered = Literal["PASS", "FAIL", "INCONCLUSIVE", "INADMISSIBLE"]
 

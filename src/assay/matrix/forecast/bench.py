@@ -15,9 +15,9 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
 
+from assay.matrix.forecast.pipeline import Parameters, PipelineStage
+from assay.matrix.forecast.sharing import Key, Sharing
 from assay.matrix.git import git, refuse_uncommitted, repository
-from assay.matrix.pipeline import Parameters, PipelineStage
-from assay.matrix.sharing import Key, Sharing
 from assay.matrix.submission import Submission
 from assay.matrix.workplace import prepare
 

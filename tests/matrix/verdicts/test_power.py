@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from assay.matrix.power import answer, power, seeds_for, seeds_to_reach, sign_seeds_for, smallest_p
-from assay.matrix.statistics import sign_below, t_claim
 from assay.matrix.study import HypothesisConfig
+from assay.matrix.verdicts.power import answer, power, seeds_for, seeds_to_reach, sign_seeds_for, smallest_p
+from assay.matrix.verdicts.statistics import sign_below, t_claim
 
 
 def claim(test: str, margin: float, margin_is: str = "relative") -> HypothesisConfig:

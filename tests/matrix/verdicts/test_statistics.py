@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from assay.matrix.statistics import (
+from assay.matrix.study import HypothesisConfig
+from assay.matrix.verdicts.statistics import (
     excesses,
     flip_below,
     holm,
@@ -22,7 +23,6 @@ from assay.matrix.statistics import (
     t_claim,
     wilson,
 )
-from assay.matrix.study import HypothesisConfig
 
 STUDIES = 2000
 LIMIT = stats.binom.ppf(0.999, STUDIES, 0.05) / STUDIES

@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 from scipy import special
 
-from assay.matrix.regression import extrapolate
+from assay.matrix.forecast.regression import extrapolate
 
 LEVEL = 0.9
 """Of the interval."""

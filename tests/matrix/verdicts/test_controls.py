@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import pytest
 
 from assay.matrix.cells import CellResult
-from assay.matrix.controls import failed_controls
+from assay.matrix.verdicts.controls import failed_controls
 
 
 def study(direction="min", null="null", constant=None) -> SimpleNamespace:

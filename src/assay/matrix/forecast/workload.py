@@ -13,7 +13,7 @@ from typing import Any
 
 from assay.errors import DataError
 from assay.matrix.cells import METRICS
-from assay.matrix.pipeline import SEED, Parameters, leaves_of
+from assay.matrix.forecast.pipeline import SEED, Parameters, leaves_of
 from assay.runs.record import Attempt, Run, Stage
 from assay.runs.store import RunRecord, find
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from assay.matrix.scaling import Estimate
+from assay.matrix.forecast.scaling import Estimate
 
 UNITS = ((86400.0, "d"), (3600.0, "h"), (60.0, "min"), (1.0, "s"))
 SIZES = ((1e12, "TB"), (1e9, "GB"), (1e6, "MB"), (1e3, "kB"))

@@ -8,9 +8,9 @@ from typing import Literal
 import numpy as np
 
 from assay.matrix.cells import CellResult
-from assay.matrix.replicates import Replicates, in_order, replicates
-from assay.matrix.statistics import Array, Interval, mean_interval, median_interval, ratio_interval
 from assay.matrix.study import HypothesisConfig, MetricConfig
+from assay.matrix.verdicts.replicates import Replicates, in_order, replicates
+from assay.matrix.verdicts.statistics import Array, Interval, mean_interval, median_interval, ratio_interval
 
 End = float | None
 

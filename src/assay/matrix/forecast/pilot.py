@@ -22,12 +22,12 @@ from assay.config.load import assign, build, read
 from assay.errors import ConfigError, UserError
 from assay.machine import MachineConfig
 from assay.matrix.arms import Resolved, ResolvedArm
-from assay.matrix.bench import Bench, bench
-from assay.matrix.forecast import Forecaster
-from assay.matrix.pipeline import SEED, Parameters, leaves_of, training_sections
-from assay.matrix.quantities import duration
+from assay.matrix.forecast.bench import Bench, bench
+from assay.matrix.forecast.forecast import Forecaster
+from assay.matrix.forecast.pipeline import SEED, Parameters, leaves_of, training_sections
+from assay.matrix.forecast.quantities import duration
+from assay.matrix.forecast.workload import PILOT
 from assay.matrix.study import params_path
-from assay.matrix.workload import PILOT
 from assay.runs.execute import scheduler_job
 from assay.runs.journal import CHECKPOINTS
 from assay.runs.store import RunFolder

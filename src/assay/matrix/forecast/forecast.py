@@ -14,13 +14,13 @@ from pathlib import Path
 from assay.errors import ConfigError, UserError
 from assay.machine import MachineConfig, load_machine
 from assay.matrix.arms import Resolved, ResolvedArm
-from assay.matrix.budget import HOP_S, HOUR_S, Piece, against, jobs_needed, unfit
+from assay.matrix.forecast.budget import HOP_S, HOUR_S, Piece, against, jobs_needed, unfit
+from assay.matrix.forecast.laws import Laws
+from assay.matrix.forecast.pipeline import Parameters, leaves_of, read_pipeline
+from assay.matrix.forecast.scaling import Estimate, total
+from assay.matrix.forecast.sharing import Key, Sharing
+from assay.matrix.forecast.workload import Recorded, alike, read_recorded
 from assay.matrix.git import git
-from assay.matrix.laws import Laws
-from assay.matrix.pipeline import Parameters, leaves_of, read_pipeline
-from assay.matrix.scaling import Estimate, total
-from assay.matrix.sharing import Key, Sharing
-from assay.matrix.workload import Recorded, alike, read_recorded
 from assay.runs.provenance import hardware
 from assay.studies import study_config
 

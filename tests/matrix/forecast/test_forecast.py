@@ -14,9 +14,9 @@ from assay.__main__ import main
 from assay.errors import ConfigError
 from assay.machine import MachineConfig
 from assay.matrix.arms import resolve
-from assay.matrix.budget import Piece, against, jobs_needed, unfit
-from assay.matrix.forecast import StudyForecast, chain_lengths, forecast
-from assay.matrix.scaling import Estimate, Law, Sample, Target, total
+from assay.matrix.forecast.budget import Piece, against, jobs_needed, unfit
+from assay.matrix.forecast.forecast import StudyForecast, chain_lengths, forecast
+from assay.matrix.forecast.scaling import Estimate, Law, Sample, Target, total
 from assay.matrix.study import BudgetConfig
 
 HEAD = """\

@@ -9,8 +9,8 @@ from assay.__main__ import main
 from assay.errors import UserError
 from assay.machine import MachineConfig
 from assay.matrix.arms import resolve
-from assay.matrix.forecast import forecast
-from assay.matrix.pilot import STEPS, pilot
+from assay.matrix.forecast.forecast import forecast
+from assay.matrix.forecast.pilot import STEPS, pilot
 from assay.runs.status import collect
 
 PIPELINE = """\
@@ -101,7 +101,7 @@ def test_the_time_is_a_bound_and_what_was_not_measured_is_named(repository):
 
 
 def test_a_stage_that_is_cut_off_still_tells_what_a_step_takes(repository, monkeypatch):
-    monkeypatch.setattr("assay.matrix.pilot.LEAST_S", 1.0)
+    monkeypatch.setattr("assay.matrix.forecast.pilot.LEAST_S", 1.0)
     slow = "sleep(1)\n            if progress.stop_requested(): progress.verdict(75); sys.exit(75)"
     (repository.folder / "stage.py").write_text(STAGE.replace("sleep(0.01)", slow))
     repository.commit()
@@ -134,7 +134,7 @@ def test_a_time_that_is_none_is_refused(repository, minutes, capsys):
 
 
 def test_every_training_is_cut(repository):
-    from assay.matrix.pilot import shorter
+    from assay.matrix.forecast.pilot import shorter
     from assay.studies.burgers.config import Params
 
     train = {"steps": 7, "epochs": None}

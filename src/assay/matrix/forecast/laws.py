@@ -7,9 +7,9 @@ its phases take together, and a start. What a pilot measured counts where no run
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from typing import Any, Literal
 
-from assay.matrix.pipeline import Leaves, Parameters, PipelineStage, Shapes
-from assay.matrix.scaling import Estimate, Law, Sample, Target
-from assay.matrix.workload import Recorded
+from assay.matrix.forecast.pipeline import Leaves, Parameters, PipelineStage, Shapes
+from assay.matrix.forecast.scaling import Estimate, Law, Sample, Target
+from assay.matrix.forecast.workload import Recorded
 from assay.runs.record import Stage, Work
 
 START = ("import", "load")

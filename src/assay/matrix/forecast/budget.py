@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from assay.matrix.scaling import Estimate
+from assay.matrix.forecast.scaling import Estimate
 from assay.matrix.study import BudgetConfig
 
 HOP_S = 15.0

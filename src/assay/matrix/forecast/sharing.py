@@ -3,7 +3,7 @@
 import json
 from collections.abc import Mapping
 
-from assay.matrix.pipeline import SEED, Parameters, PipelineStage
+from assay.matrix.forecast.pipeline import SEED, Parameters, PipelineStage
 
 Key = tuple[str, int, int | None]
 """Stage, number of its parameters and of all before it, seed if it matters."""

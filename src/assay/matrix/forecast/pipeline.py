@@ -13,7 +13,7 @@ from typing import Any
 from assay.config.fields import alternatives, entry_class, layout, marks, section_class
 from assay.config.load import read
 from assay.engine.config import TrainConfig
-from assay.matrix.scaling import Target
+from assay.matrix.forecast.scaling import Target
 from assay.studies import study_config
 
 BUDGET = ("steps", "epochs", "validate_every", "patience", "checkpoint_every")

@@ -1,6 +1,6 @@
 """Stages tried out in one process, for `assay plan --probe`: torch is imported once for all; open it when one fails.
 
-    python -m assay.matrix.rehearsal      reads a stage's command in each line of its input, answers each with a line
+    python -m assay.matrix.forecast.rehearsal      reads stage commands line by line, answers each with a line
 
 A command `assay stage STUDY STAGE ...` is done in this process, any other by a shell. Answers are JSON: null, or the
 reason why the stage did not end well.
@@ -17,9 +17,9 @@ from typing import Any
 
 from assay import progress
 from assay.errors import AssayError
-from assay.matrix.bench import Bench
-from assay.matrix.parity import texts
-from assay.matrix.pipeline import Parameters
+from assay.matrix.forecast.bench import Bench
+from assay.matrix.forecast.pipeline import Parameters
+from assay.matrix.verdicts.parity import texts
 
 NO_GPU = {"CUDA_VISIBLE_DEVICES": ""}
 
@@ -74,7 +74,7 @@ def rehearsing(place: Bench) -> Iterator[Rehearsal]:
     environment = {**place.environment(), **NO_GPU}
     environment.pop(progress.SOCKET, None)
     with subprocess.Popen(
-        [sys.executable, "-m", "assay.matrix.rehearsal"],
+        [sys.executable, "-m", "assay.matrix.forecast.rehearsal"],
         cwd=place.folder,
         env=environment,
         stdin=subprocess.PIPE,

@@ -9,8 +9,8 @@ from typing import Literal
 import numpy as np
 from scipy import special
 
-from assay.matrix.statistics import Array, sides
 from assay.matrix.study import HypothesisConfig
+from assay.matrix.verdicts.statistics import Array, sides
 
 POWER = 0.8
 """Probability of an answer that counts as enough."""

@@ -7,7 +7,7 @@ import pytest
 
 from assay.errors import DataError
 from assay.matrix.cells import CellResult
-from assay.matrix.parity import budgets, inert, unequal
+from assay.matrix.verdicts.parity import budgets, inert, unequal
 
 TRACE = "step\tloss\n10\t0.5\n20\t{}\n"
 

@@ -8,7 +8,7 @@ from typing import Literal
 import numpy as np
 
 from assay.matrix.cells import CellResult
-from assay.matrix.statistics import Array, wilson
+from assay.matrix.verdicts.statistics import Array, wilson
 
 FAILED = "failed"
 COMPLETE = "complete"

@@ -7,7 +7,7 @@ from tests.matrix.toy import Repository
 
 from assay.__main__ import main
 from assay.matrix.arms import resolve
-from assay.matrix.probe import probe, smaller
+from assay.matrix.forecast.probe import probe, smaller
 
 PIPELINE = """\
 stages:
