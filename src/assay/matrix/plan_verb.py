@@ -2,7 +2,6 @@
 
 import argparse
 import json
-import sys
 from pathlib import Path
 
 PILOT_MINUTES = 10.0
@@ -35,26 +34,22 @@ def plan(parsed: argparse.Namespace, rest: list[str]) -> int:
     from assay.matrix import plan as planning
     from assay.matrix.arms import resolve
     from assay.matrix.forecast.forecast import forecast, machine_of
+    from assay.matrix.verbs import say
 
     resolved = resolve(parsed.file, parsed.only)
     machine = machine_of(parsed.file, resolved, parsed.machine)
     if parsed.pilot is not None:
         from assay.matrix.forecast.pilot import pilot
 
-        pilot(parsed.file, resolved, machine, parsed.pilot, _say)
+        pilot(parsed.file, resolved, machine, parsed.pilot, say)
     inert: dict[str, str] = {}
     if parsed.probe:
         from assay.matrix.forecast.probe import probe
 
-        inert = probe(parsed.file, resolved, _say)
+        inert = probe(parsed.file, resolved, say)
     found = forecast(parsed.file, resolved, machine)
     if parsed.json:
         print(json.dumps(planning.as_json(parsed.file, resolved, found, inert), indent=2))
     else:
         planning.show(parsed.file, resolved, found, inert)
     return 0
-
-
-def _say(text: str) -> None:
-    """Progress, beside what is printed for a program."""
-    print(text, file=sys.stderr, flush=True)

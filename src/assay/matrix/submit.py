@@ -5,7 +5,7 @@ Submitting is idempotent: what is complete, queued or running is left alone; wha
 
 import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -92,15 +92,19 @@ def open_study(path: Path, only: str | None, machine: Path | None = None) -> Stu
     return Study(path=path, resolved=resolved, root=root, commit=commit, machine=place, place=machine_config(place))
 
 
-def submit(study: Study, scheduler: Scheduler, again: bool = False) -> list[Decision]:
-    """Submit what is missing; the hypotheses are registered before the first run. again: those that met NaN too.
+def submit(
+    study: Study, scheduler: Scheduler, again: bool = False, inert: Mapping[str, str] | None = None
+) -> list[Decision]:
+    """Submit what is missing; the hypotheses are registered before the first run.
+
+    again: those that met NaN too. inert: arms that are not submitted, each with the reason.
 
     Raises:
         SchedulerError: the scheduler does not answer, or refuses a job; those that it took before are on record.
     """
     with alone(study.root):
         adopt(scheduler, [study.runs / arm / str(seed) for arm, seed in _cells(study)])
-        decisions = decide(study, scheduler, again)
+        decisions = leave_alone(decide(study, scheduler, again), inert or {})
         planned = plan_jobs(study, decisions)
         config = study.resolved.config
         rules = {"metrics": config.metrics, "correction": config.correction, "seeds": list(config.seeds)}
@@ -138,6 +142,27 @@ def decide(study: Study, scheduler: Scheduler, again: bool = False) -> list[Deci
         what, note = _what(study, cells[arm, seed], alive, params, again)
         decisions.append(Decision(arm=arm, seed=seed, what=what, note=note))
     return decisions
+
+
+def probed(study: Study, decisions: Sequence[Decision], say: Callable[[str], None]) -> dict[str, str]:
+    """Arms among those to submit that change nothing in their first steps, each with what shows it."""
+    from assay.matrix.forecast.probe import INERT, probe
+
+    chosen = {each.arm for each in decisions if each.what == SUBMIT}
+    arms = {name: arm for name, arm in study.resolved.arms.items() if name in chosen}
+    found = probe(study.path, replace(study.resolved, arms=arms), say)
+    return {arm: text for arm, text in found.items() if text.startswith(INERT)}
+
+
+def leave_alone(decisions: Sequence[Decision], inert: Mapping[str, str]) -> list[Decision]:
+    """The same decisions, but for runs of inert arms, which are not submitted."""
+    note = "{}; --probe leaves it alone, without it the run is submitted"
+    return [
+        replace(each, what="left alone", note=note.format(inert[each.arm]))
+        if each.what == SUBMIT and each.arm in inert
+        else each
+        for each in decisions
+    ]
 
 
 def _is_complete(cell: CellResult) -> bool:

@@ -24,11 +24,14 @@ def _add_submit(verb: argparse.ArgumentParser) -> None:
     examples:
       assay submit study.yaml --dry-run
       assay submit study.yaml --only 'unet_*' --machine machines/local.yaml
+      assay submit study.yaml --probe       leave arms alone that change nothing in their first steps
       assay submit study.yaml --queued      also what `dvc exp run --queue -S ...` has queued
     """
     _add_study(verb)
     verb.add_argument("--machine", metavar="FILE", type=Path, help="a machine file; default: the study's")
     verb.add_argument("--dry-run", action="store_true", help="show what would be submitted, and do nothing")
+    probe = "train every arm for a few steps on tiny data, here, and submit no arm that changes nothing"
+    verb.add_argument("--probe", action="store_true", help=probe)
     verb.add_argument("--queued", action="store_true", help="take over DVC's own queue as well")
     verb.add_argument("--again", action="store_true", help="also those that met NaN at this very commit")
     verb.add_argument("--json", action="store_true", help="print JSON instead of text")
@@ -94,12 +97,14 @@ def submit(parsed: argparse.Namespace, rest: list[str]) -> int:
 
     study = submission.open_study(parsed.file, parsed.only, parsed.machine)
     scheduler = scheduler_of(study.root, study.machine)
-    scripts = None
+    scripts, inert = None, {}
+    if parsed.probe:
+        inert = submission.probed(study, submission.decide(study, scheduler, parsed.again), say)
     if parsed.dry_run:
-        decisions = submission.decide(study, scheduler, parsed.again)
+        decisions = submission.leave_alone(submission.decide(study, scheduler, parsed.again), inert)
         scripts = submission.render(study, scheduler, decisions)
     else:
-        decisions = submission.submit(study, scheduler, parsed.again)
+        decisions = submission.submit(study, scheduler, parsed.again, inert)
     if parsed.queued:
         decisions += take_over(study, scheduler, parsed.dry_run)
     if parsed.json:
@@ -107,6 +112,11 @@ def submit(parsed: argparse.Namespace, rest: list[str]) -> int:
     else:
         submission.show(decisions, scripts)
     return 0
+
+
+def say(text: str) -> None:
+    """Progress, beside what is printed for a program."""
+    print(text, file=sys.stderr, flush=True)
 
 
 def status(parsed: argparse.Namespace, rest: list[str]) -> int:

@@ -95,6 +95,19 @@ def test_arms_of_a_pattern_are_compared_with_the_baseline_all_the_same(repositor
     assert json.loads(capsys.readouterr().out)["probe"].keys() == {"inert"}
 
 
+def test_submit_leaves_arms_alone_that_change_nothing(repository, capsys):
+    command = ["submit", str(repository.study), "--probe", "--dry-run", "--json"]
+    assert main(command) == 0
+    decided = {(each["arm"], each["seed"]): each for each in json.loads(capsys.readouterr().out)}
+    left = {run for run, each in decided.items() if each["what"] != "submit"}
+    assert left == {("inert", 0), ("inert", 1)}
+    assert decided["inert", 0]["what"] == "left alone"
+    assert decided["inert", 0]["note"] == (
+        "inert: same first 3 steps as base, to the last bit; nothing acts on physics.alpha_bs; "
+        "--probe leaves it alone, without it the run is submitted"
+    )
+
+
 def test_a_baseline_that_does_not_run_judges_nobody(repository):
     repository.change_study("lr: 0.5", "lr: 0.25")
     (repository.folder / "stage.py").write_text(STAGE.replace("> 1:", "> 0:"))

@@ -57,6 +57,8 @@ UNSEEN = (
     "log_every",
 )
 """Last parts of keys that do not show in a few steps on a CPU, or may not."""
+INERT = "inert"
+"""Begins what is said of an arm on which nothing acts."""
 TRACES = f"{RESULTS}/{{}}/log/live/plots/metrics/*/*.tsv"
 NUMBERS = f"{RESULTS}/{{}}/metrics.json"
 Say = Callable[[str], None]
@@ -131,7 +133,7 @@ class Judge:
             return f"{same}; what is evaluated after them was not compared: {error}"
         if differing:
             return f"{same}; {', '.join(differing)} differs"
-        return f"inert: {same}, to the last bit; nothing acts on {', '.join(seen)}"
+        return f"{INERT}: {same}, to the last bit; nothing acts on {', '.join(seen)}"
 
     def _differs(self, arm: ResolvedArm, stage: str, pattern: str) -> bool:
         """Whether a stage writes something else than for the baseline; where it writes nothing, that is unknown."""
