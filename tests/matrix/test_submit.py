@@ -17,6 +17,7 @@ from assay.matrix.standing import study_status
 from assay.matrix.submission import read_submission, write_submission
 from assay.matrix.submit import Decision, cancel, decide, open_study, submit
 from assay.matrix.verdicts.registration import read_registration
+from assay.reports.gather import gather
 from assay.schedulers.client import SilentError
 from assay.schedulers.local import Local, State, claimed, start_ticks, write_state
 
@@ -234,6 +235,15 @@ def test_hypotheses_are_registered_before_the_first_run_and_amendments_are_noted
     give(repository, scheduler)
     registration = read_registration(repository.folder / "runs/toy")
     assert [entry.changes for entry in registration.entries] == [(), ("H1.margin 0.1 -> 0.2",)]
+
+
+def test_a_report_counts_a_run_as_queued_only_while_a_scheduler_has_its_job(repository):
+    scheduler = Local(repository.folder / POOL)
+    with claimed(repository.folder / POOL):
+        submit(open_study(repository.study, "slow"), scheduler)
+        assert {cell.state for cell in gather(repository.study, "slow").cells} == {"queued"}
+        cancel(repository.study, None, scheduler)
+        assert {cell.state for cell in gather(repository.study, "slow").cells} == {"missing"}
 
 
 def test_cancel_ends_what_is_queued_or_running_of_the_arms_named(repository, scheduler):

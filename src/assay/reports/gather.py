@@ -12,8 +12,10 @@ from pathlib import Path
 from typing import Literal
 
 from assay.matrix.arms import ResolvedArm, resolve
-from assay.matrix.cells import CellResult, advice, read_cells
+from assay.matrix.cells import MISSING, CellResult, advice, read_cells
+from assay.matrix.jobs import jobs_of
 from assay.matrix.study import StudyConfig
+from assay.matrix.submission import read_submission
 from assay.matrix.verdicts.controls import failed_controls
 from assay.matrix.verdicts.hypotheses import Verdict, judge
 from assay.matrix.verdicts.parity import inert, unequal
@@ -21,6 +23,7 @@ from assay.matrix.verdicts.registration import read_registration
 from assay.reports.details import RunDetails, details
 from assay.reports.summary import COMPLETE, ArmSummary, ranked, summarise
 
+QUEUED = "queued"
 RUNS = "runs"
 """Folder of the runs of all studies, beside the study file."""
 
@@ -95,7 +98,7 @@ def gather(path: Path, only: str | None = None, now: float | None = None) -> Rep
     config = resolved.config
     shown = resolve(path, only).arms if only else resolved.arms
     folder = path.parent / RUNS / config.name
-    cells = [_advised(cell, path) for cell in read_cells(folder, list(resolved.arms), config.seeds)]
+    cells = [_advised(cell, path) for cell in _awaited(read_cells(folder, list(resolved.arms), config.seeds))]
     summaries = summarise(list(resolved.arms), config.baseline, cells)
     objections = {**failed_controls(config, cells), **inert(resolved.arms, config.baseline, cells)}
     of_baseline = {cell.seed: cell for cell in summaries[config.baseline].cells}
@@ -120,6 +123,17 @@ def gather(path: Path, only: str | None = None, now: float | None = None) -> Rep
         only=only,
         written=time.time() if now is None else now,
     )
+
+
+def _awaited(cells: Sequence[CellResult]) -> list[CellResult]:
+    """A run that has not begun is missing, unless a scheduler still has its job: it may have been cancelled."""
+    unbegun = [cell.folder for cell in cells if cell.state == QUEUED and not cell.attempts]
+    waiting = {run: read_submission(run) for run in unbegun}
+    roots = {Path(each.repository) for each in waiting.values() if each}
+    silences: list[str] = []  # what a silent scheduler said before counts; `assay status` names it
+    jobs = {run: job for root in roots for run, job in jobs_of(root, list(waiting), silences=silences).items()}
+    gone = {run for run in waiting if run not in jobs or not jobs[run].is_alive}
+    return [replace(cell, state=MISSING, action=None) if cell.folder in gone else cell for cell in cells]
 
 
 def _advised(cell: CellResult, study: Path) -> CellResult:
