@@ -2,6 +2,7 @@
 
 import csv
 import json
+import random
 import re
 import shutil
 import subprocess
@@ -9,7 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from tests.reports.records import HOSTILE, METRIC, make_study
+from tests.reports.records import HOSTILE, METRIC, make_run, make_study
 
 from assay.__main__ import main
 from assay.errors import DataError
@@ -38,7 +39,7 @@ def small(tmp_path) -> Path:
 def test_every_file_is_there(written):
     found = {path.relative_to(written.folder).as_posix() for path in written.folder.rglob("*.*")}
     names = {"metric-by-arm", "loss", "cost", "time", "memory"}
-    files = {"report.md", "report.html", "arms.csv", "runs.csv", "experiments.md", "notes.md"}
+    files = {"report.md", "report.html", "arms.csv", "runs.csv", "summary.csv", "experiments.md", "notes.md"}
     assert found == files | {f"figures/{name}.png" for name in names}
     assert (written.folder.parent / "leaderboard.csv").is_file()
 
@@ -53,6 +54,30 @@ def test_runs_csv_has_a_row_for_every_arm_and_seed_and_the_exact_numbers(written
             metrics = json.loads((written.folder / row["run"] / "metrics.json").read_text())
             assert float(row[METRIC]) == metrics[METRIC]
     assert {row["state"] for row in found if row["arm"] == "arm-0005"} == {"missing"}
+
+
+def test_summary_csv_takes_every_value_from_the_runs_own_record_and_sorts_the_best_first(tmp_path):
+    study = make_study(tmp_path, 4, 2)
+    runs = tmp_path / "runs/made"
+    failed, unfinished = runs / "arm-0002/0", runs / "arm-0003/1"
+    for folder, outcome in ((failed, "failed"), (unfinished, "lost")):
+        shutil.rmtree(folder)
+        make_run(folder, int(folder.parent.name[-1]), outcome, random.Random(0))
+    for name in ("arm-0001", "arm-0000"):  # folders are listed in another order than they were made in
+        shutil.copytree(runs / name, tmp_path / "aside")
+        shutil.rmtree(runs / name)
+        shutil.move(tmp_path / "aside", runs / name)
+    found = rows(write(study, tmp_path / "report").folder / "summary.csv")
+    assert list(found[0])[:3] == ["train.optimizer.lr", "seed", METRIC]
+    assert len({(row["arm"], row["seed"]) for row in found}) == len(found) == 8
+    for row in found:
+        record = json.loads((runs / row["arm"] / row["seed"] / "run.json").read_text())
+        assert float(row["train.optimizer.lr"]) == record["params"]["train"]["optimizer"]["lr"]
+    values = [float(row[METRIC]) for row in found if row[METRIC]]
+    assert values == sorted(values) and len(values) == sum(row["state"] == "complete" for row in found)
+    last = {(row["arm"], row["seed"]): row["state"] for row in found[len(values) :]}
+    assert last["arm-0002", "0"] == "failed" and last["arm-0003", "1"] in ("lost", "running")
+    assert not any(row[METRIC] for row in found[len(values) :])
 
 
 def test_arms_csv_has_means_of_what_runs_csv_has(written):

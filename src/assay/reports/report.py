@@ -1,7 +1,8 @@
 """`assay report`: everything a study's records say, written to a folder; open it to add a file to a report.
 
-OUT/report.md report.html arms.csv runs.csv leaderboard.csv experiments.md figures/*.png   made anew each time
-OUT/notes.md                                                                               a person's
+OUT/report.md report.html arms.csv runs.csv summary.csv                  made anew each time
+OUT/experiments.md figures/*.png leaderboard.csv                         made anew each time
+OUT/notes.md                                                             a person's
 """
 
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ from assay.reports.figures import draw
 from assay.reports.gather import Report, gather
 from assay.reports.markdown import write_report
 from assay.reports.page import write_page
-from assay.reports.spreadsheets import write_arms, write_leaderboard, write_runs
+from assay.reports.spreadsheets import write_arms, write_leaderboard, write_runs, write_summary
 
 REPORTS = "reports"
 """Folder of the reports of all studies, beside the study file."""
@@ -46,6 +47,7 @@ def write(path: Path, out: Path | None = None, only: str | None = None, leaderbo
         write_leaderboard(leaderboard or (folder.parent if out is None else folder) / "leaderboard.csv", gathered)
     write_arms(folder / "arms.csv", gathered)
     write_runs(folder / "runs.csv", gathered)
+    write_summary(folder / "summary.csv", gathered)
     _write_texts(folder, gathered)
     return Written(gathered, folder)
 

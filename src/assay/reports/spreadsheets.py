@@ -1,12 +1,13 @@
-"""arms.csv, runs.csv and leaderboard.csv; open it to add a column.
+"""arms.csv, runs.csv, summary.csv and leaderboard.csv; open it to add a column.
 
 Numbers are as precise as they are known; `runs` and `run` say, relative to the file, which folder a row comes from.
 """
 
 import csv
 import io
+import math
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +62,50 @@ def _run_row(path: Path, cell: CellResult, stages: Sequence[str], names: Sequenc
     row: list[Any] = [cell.arm, cell.seed, cell.state, cell.cause, cell.action, cell.attempts, cell.wall_s, cell.gpu_s]
     row += [cell.rss_peak, cell.node, cell.identity, cell.commit, *map(cell.seconds.get, stages)]
     return [*row, *map(cell.metrics.get, names), relative(cell.folder, path)]
+
+
+def write_summary(path: Path, report: Report) -> None:
+    """One row per run that has a record: what is swept, as that run recorded it, then every metric; best first.
+
+    Sorted by the first metric of the study file. Runs without it come last, and their state says why.
+    """
+    names = _metric_names(report)
+    swept = list(dict.fromkeys(key for arm in report.arms.values() for key in arm.differences))
+    cells = sorted((cell for cell in report.cells if cell.params is not None), key=_by_metric(report))
+    rows = [
+        [
+            *(_plain(_parameter(cell.params, key)) for key in swept),
+            cell.seed,
+            *map(cell.metrics.get, names),
+            *(cell.state, cell.cause, cell.arm, relative(cell.folder, path)),
+        ]
+        for cell in cells
+    ]
+    _write(path, [*swept, "seed", *names, "state", "cause", "arm", "run"], rows)
+
+
+def _by_metric(report: Report) -> Callable[[CellResult], tuple[bool, float]]:
+    """Sorts the best run first, and those without a finite first metric last."""
+    first = report.metrics[0] if report.metrics else None
+    sign = -1.0 if first is not None and first.direction == "max" else 1.0
+
+    def key(cell: CellResult) -> tuple[bool, float]:
+        value = cell.metrics.get(first.name, math.nan) if first is not None else math.nan
+        return (not math.isfinite(value), sign * value if math.isfinite(value) else 0.0)
+
+    return key
+
+
+def _parameter(params: Any, key: str) -> Any:
+    """The value at a dotted key; None where the run had no such section."""
+    for part in key.split("."):
+        params = params.get(part) if isinstance(params, dict) else None
+    return params
+
+
+def _plain(value: Any) -> Any:
+    """A cell of a table: numbers and words as they are, lists as JSON."""
+    return value if value is None or isinstance(value, str | int | float) else shown(value)
 
 
 def write_leaderboard(path: Path, report: Report) -> None:

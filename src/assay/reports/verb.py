@@ -8,8 +8,9 @@ from pathlib import Path
 def add_report(verb: argparse.ArgumentParser) -> None:
     """Write tables, figures, verdicts and a page from the records of a study's runs.
 
-    The folder gets report.md, report.html (one file that needs no network), arms.csv, runs.csv, experiments.md and
-    figures/*.png, made anew each time, and notes.md, which is yours: nothing that you write there is ever changed.
+    The folder gets report.md, report.html (one file that needs no network), arms.csv, runs.csv, summary.csv,
+    experiments.md and figures/*.png, made anew each time. notes.md there is yours: nothing that you write in it is ever
+    changed.
 
     examples:
       assay report study.yaml
