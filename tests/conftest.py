@@ -62,7 +62,7 @@ def interruptible() -> None:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def make_project(tmp_path_factory) -> Callable[[], Project]:
     """A factory of fresh copies, not yet committed."""
 

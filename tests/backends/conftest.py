@@ -2,12 +2,16 @@
 
 import os
 import shutil
+import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from tests.backends import apptainer_setup, docker_engine
+from tests.backends.images import IMAGE, TINY, add_image_sources, build_image, use
 from tests.backends.slurm import Cluster, install
+from tests.conftest import Project
 
 
 @pytest.fixture(scope="session")
@@ -25,3 +29,53 @@ def slurm() -> Iterator[Cluster]:
     if before is not None:
         os.environ["SLURM_CONF"] = before
     shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def engine() -> Iterator[docker_engine.Engine]:
+    docker_engine.install()
+    engine = docker_engine.Engine(docker_engine.CACHE / "docker")
+    started = not engine.answers()
+    if started:
+        engine.start()
+    engine.import_base()
+    yield engine
+    if started:
+        engine.stop()
+
+
+@pytest.fixture(scope="session")
+def project(make_project, engine) -> Project:
+    """A committed copy of this project; its image is in the daemon."""
+    project: Project = make_project()
+    use(project, engine)
+    add_image_sources(project)
+    project.digest = build_image(project)
+    return project
+
+
+@pytest.fixture(scope="session")
+def sif(project) -> Path:
+    """Made by spython from the daemon's image, where no program is called singularity."""
+    apptainer_setup.install()
+    assert shutil.which("singularity") is None
+    said = project.give("assay image build --apptainer")
+    assert f"from the finished image docker-daemon:{IMAGE}" in said
+    return project.folder / "assay.sif"
+
+
+@pytest.fixture
+def clone(project, tmp_path) -> Callable[[str], Path]:
+    """A fresh clone of the project, with the parameters of a very small study."""
+
+    def cloned(name: str) -> Path:
+        folder = tmp_path / name
+        project.give(f"git clone --quiet {project.folder} {folder}")
+        code = (
+            "import sys; from dvc.utils.hydra import apply_overrides; from pathlib import Path\n"
+            "apply_overrides(Path('params.yaml'), sys.argv[1:])"
+        )
+        subprocess.run(["python", "-c", code, *TINY], cwd=folder, env=project.environment, check=True)
+        return folder
+
+    return cloned

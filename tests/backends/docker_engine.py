@@ -44,13 +44,14 @@ class Engine:
         self.folder = folder
         self.host = f"unix://{folder / 'docker.socket'}"
         self.pid_file = folder / "docker.pid"
+        self.daemon: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
         """Start it, and wait until it answers."""
         self.folder.mkdir(parents=True, exist_ok=True)
         self.pid_file.unlink(missing_ok=True)
         with (self.folder / "docker.log").open("ab") as log:
-            subprocess.Popen(
+            self.daemon = subprocess.Popen(
                 [
                     *("dockerd", "--host", self.host, "--pidfile", str(self.pid_file)),
                     *("--data-root", str(self.folder / "data"), "--exec-root", str(self.folder / "exec")),
@@ -78,6 +79,8 @@ class Engine:
             end = time.monotonic() + ENDED_WITHIN_S
             while Path(f"/proc/{pid}/cmdline").is_file() and self.pid_file.exists() and time.monotonic() < end:
                 time.sleep(0.1)
+        if self.daemon is not None:
+            self.daemon.wait(ENDED_WITHIN_S)
 
     def give(self, *arguments: str) -> str:
         """What the client says; it must succeed."""

@@ -10,7 +10,8 @@ from pathlib import Path
 from tests.backends.docker_engine import BASE_IMAGE, CACHE, Engine
 from tests.conftest import ROOT, SKIPPED, Project
 
-SOURCES = ("Dockerfile", ".dockerignore", "apptainer.def", "pyproject.toml", "requirements")
+SOURCES = ("Dockerfile", ".dockerignore", "apptainer.def", "pyproject.toml", "requirements", "run.slurm")
+IMAGE = "assay:cpu"
 TINY = (
     *(
         "data.phantoms=24",
@@ -59,3 +60,9 @@ def build_image(project: Project, *options: str) -> str:
     words = ["--base-image", BASE_IMAGE, "--wheelhouse", str(wheelhouse()), *options]
     said = project.give(f"assay image build --docker {' '.join(words)}")
     return said.splitlines()[-1].split()[1].rstrip(",")
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """Every result that has no time in it."""
+    kept = [path for path in sorted(folder.rglob("*")) if path.suffix in (".json", ".csv", ".safetensors")]
+    return {str(path.relative_to(folder)): path.read_bytes() for path in kept if path.name != "timing.json"}
