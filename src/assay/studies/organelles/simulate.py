@@ -1,0 +1,131 @@
+"""Stage simulate: write the crops that every other stage reads, simulated or the challenge's, and their split.
+
+Crops are simulated on the CPU, one per thread; on one machine the same parameters give the same bits.
+"""
+
+import shutil
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from assay.engine.progress import phase
+from assay.engine.stop import StopRequest
+from assay.errors import DataError
+from assay.studies.organelles.cache import Crops, identifying
+from assay.studies.organelles.cache_files import SPLIT, CropWriter, new_crops
+from assay.studies.organelles.classes import CLASSES
+from assay.studies.organelles.config import Params
+from assay.studies.organelles.crop import NewCrop
+from assay.studies.organelles.data_section import DataConfig
+from assay.studies.organelles.generator import simulate_crop
+from assay.studies.organelles.reader import read_crop, voxels_of
+from assay.studies.organelles.splits import make_split, write_split
+from assay.studies.organelles.zarr_layout import CropPlace, find_crops, write_crop
+
+VOXEL_NM = (8.0, 8.0, 8.0)
+"""Of simulated crops."""
+
+
+def run(params: Params) -> None:
+    """Write crops and split to `data.path`; also, if asked for, simulated crops to `data.zarr`.
+
+    Raises:
+        DataError: a crop of the challenge's is not what it should be, the disk is full, or a folder holds other files.
+        Unfinished: stopped on request; what stood there stays.
+    """
+    data, folder = params.data, Path(params.data.path)
+    with StopRequest() as stop, new_crops(folder, identifying(data)) as writer:
+        if data.source == "simulated":
+            with phase("simulate", data.volumes or 0, unit="crops", stop=stop) as shown:
+                for crop in simulated(data):
+                    writer.add(crop)
+                    shown.advance()
+        else:
+            read_challenge(data, writer, stop)
+    crops = Crops.open(folder, check=False)
+    write_split(folder / SPLIT, make_split(crops.names, crops.datasets, data), crops.names)
+
+
+def simulated(data: DataConfig) -> Iterator[NewCrop]:
+    """All crops of a simulated data set in order, written to `data.zarr` on the way if that is a folder.
+
+    Raises:
+        DataError: that folder is not empty, or of another voxel size than 8 nm.
+    """
+    if data.voxel_nm != VOXEL_NM:
+        raise DataError(f"data.voxel_nm: got {list(data.voxel_nm)}; allowed with source simulated: {list(VOXEL_NM)}")
+    root = None if data.zarr is None else _empty(Path(data.zarr))
+    for number, crop in enumerate(_side_by_side(data), start=1):
+        if root is not None:
+            write_crop(root, number, crop)
+        yield crop
+
+
+def _side_by_side(data: DataConfig) -> Iterator[NewCrop]:
+    """The crops in order, as many at a time as there are threads, each of which uses one: so no bit depends on that."""
+    threads, count = torch.get_num_threads(), data.volumes or 0
+    torch.set_num_threads(1)
+    pool = ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,))
+    try:
+        waiting = deque(pool.submit(_simulated, data, number) for number in range(min(2 * threads, count)))
+        for number in range(count):
+            if number + 2 * threads < count:
+                waiting.append(pool.submit(_simulated, data, number + 2 * threads))
+            yield waiting.popleft().result()
+    finally:
+        pool.shutdown(cancel_futures=True)
+        torch.set_num_threads(threads)
+
+
+def _simulated(data: DataConfig, number: int) -> NewCrop:
+    shape, share = data.shape or (0, 0, 0), data.fully_annotated or 0.0
+    found = simulate_crop(data.seed, number, shape, data.datasets or 1, share)
+    return NewCrop(
+        name=f"{found.dataset}/crop{number + 1}",
+        dataset=found.dataset,
+        image=found.image.numpy(),
+        label=found.label.numpy(),
+        annotated=found.annotated.numpy(),
+        labelled=np.ones(len(CLASSES), np.bool_),
+        box=None,
+        voxel_nm=VOXEL_NM,
+    )
+
+
+def _empty(root: Path) -> Path:
+    """The folder without simulated data sets; anything else in it is refused."""
+    others = [path.name for path in root.iterdir() if not path.name.startswith("simulated-")] if root.exists() else []
+    if others:
+        raise DataError(f"{root}: holds {others[0]}; allowed: a folder for simulated data sets alone; choose another")
+    shutil.rmtree(root, ignore_errors=True)
+    return root
+
+
+def read_challenge(data: DataConfig, writer: CropWriter, stop: StopRequest) -> None:
+    """Add every crop below `data.zarr`; those that are faulty or too large are skipped if the parameters say so.
+
+    Raises:
+        DataError: a crop is faulty and `data.faulty` is refuse.
+    """
+    places = find_crops(Path(data.zarr or ""))
+    with phase("read", len(places), unit="crops", stop=stop) as shown:
+        for place in places:
+            try:
+                _read(place, data, writer)
+            except DataError as error:
+                if data.faulty != "skip":
+                    raise
+                writer.skip(place.name, str(error))
+            shown.advance()
+
+
+def _read(place: CropPlace, data: DataConfig, writer: CropWriter) -> None:
+    voxels = voxels_of(place, data.voxel_nm)
+    if data.largest is not None and voxels > data.largest:
+        writer.skip(place.name, f"{voxels} voxels, more than data.largest {data.largest}")
+        return
+    writer.add(read_crop(place, data.voxel_nm, data.context or (0, 0, 0)))

@@ -1,0 +1,182 @@
+"""What a parameter file of the organelles study may say, and what it is told when it contradicts itself."""
+
+import ast
+from math import prod
+from pathlib import Path
+
+import pytest
+import yaml
+from tests.studies.organelles.conftest import PARAMS, VOLUMES
+
+from assay.config import load
+from assay.errors import ConfigError
+from assay.matrix.arms import resolve
+from assay.studies.organelles.config import PIPELINE, STAGES, Params, describe
+from assay.studies.organelles.slots import PATCHES, SLOTS
+
+STUDY = PARAMS.parent
+PACKAGE = "assay.studies.organelles"
+SOURCE = Path(__file__).parents[3] / "src/assay/studies/organelles"
+DECLARATIONS = {"config", "sections", "data_section", "loss_section", "network_section"}
+FILES = ("study", "laptop", "labels", "losses")
+
+REFUSED = {
+    "size of a network": (
+        ["sampling.patch=[24,32]"],
+        "sampling.patch: got [24, 32]; allowed: multiples of 16 with model.architecture unet",
+    ),
+    "one voxel left": (
+        ["sampling.patch=[16,16]"],
+        "sampling.patch: got [16, 16]; allowed: more than one 16 with model.architecture unet, which norms over space",
+    ),
+    "edges": (
+        ["sampling.patch=[16,32,32]"],
+        "sampling.patch: got [16, 32, 32]; allowed: 2 edges with model.dimensions 2",
+    ),
+    "patch larger than the volume": (
+        [*VOLUMES, "sampling.patch=[32,32,32]"],
+        "sampling.patch: got [32, 32, 32]; allowed: at most data.shape [16, 64, 64]",
+    ),
+    "transposed": (
+        ["sampling.patch=[32,64]"],
+        "augmentation.transpose: got true; allowed: false with a patch that is not square in x and y",
+    ),
+    "ensemble": (["train.ensemble_size=2"], "train.ensemble_size: got 2; allowed: 1; train seeds instead"),
+    "adjusted without an adjustment": (
+        ["loss.adjust=none", "evaluation.logits=adjusted"],
+        "evaluation.logits: got adjusted; allowed: raw with loss.adjust none; the loss sees no others",
+    ),
+    "slices of volumes": (
+        ["model.dimensions=3", "sampling.patch=[16,32,32]", "evaluation.every=1"],
+        "evaluation.monitor_every: got 8; allowed: 1 with model.dimensions 3; volumes are judged whole",
+    ),
+    "foreign option": (["model.heads=2"], "model.heads: got 2; allowed: null with architecture unet"),
+    "missing option": (
+        ["model.architecture=vit", "model.attention=sdpa", "model.heads=2"],
+        "model.hidden: got null; allowed: a number with architecture vit",
+    ),
+    "heads": (
+        ["model.architecture=vit", "model.attention=sdpa", "model.hidden=16", "model.heads=3"],
+        "model.heads: got 3; allowed: divisors of hidden 16",
+    ),
+    "attention of a convolution": (
+        ["model.attention=sdpa"],
+        "model.attention: got sdpa; allowed: null with architecture unet; it has none",
+    ),
+    "xformers for windows": (
+        ["model.architecture=swin", "model.features=12", "model.attention=xformers", "sampling.patch=[64,64]"],
+        "model.attention: got xformers; allowed: naive or sdpa with architecture swin",
+    ),
+    "channels of windows": (
+        ["model.architecture=swin", "model.features=8", "model.attention=sdpa", "sampling.patch=[64,64]"],
+        "model.features: got 8; allowed: a multiple of 12 with architecture swin",
+    ),
+    "channels last": (
+        ["model.channels_last=true"],
+        "model.channels_last: got true; allowed: false with dimensions 2; 2-D weights always are in that order",
+    ),
+    "precision of a GPU": (
+        ["train.precision=fp16"],
+        "train.precision: got fp16; allowed: fp32 or bf16 with device cpu",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_contradictions_are_refused_in_words(case, make_params):
+    overrides, message = REFUSED[case]
+    with pytest.raises(ConfigError) as caught:
+        make_params(*overrides)
+    assert message in str(caught.value)
+
+
+def test_the_committed_parameters_are_valid_and_described():
+    params = load(Params, PARAMS)
+    assert describe(params).startswith("unet 2-D, 16 features, labels masked, prior add: ")
+
+
+def test_epochs_are_described_too(make_params):
+    assert "3 epochs of patches of 32 x 32 voxels" in describe(make_params("train.steps=null", "train.epochs=3"))
+
+
+@pytest.mark.parametrize("file", FILES)
+def test_every_arm_differs_and_sees_as_many_voxels_as_the_others(file):
+    arms = resolve(STUDY / f"{file}.yaml").arms
+    assert not [name for name, arm in arms.items() if arm.same_as]
+    every = [arm.params for arm in arms.values()]
+    seen = {each.train.steps * each.train.samples_per_step * prod(each.sampling.patch) for each in every}
+    assert len(seen) == 1
+    assert all(len(arm.identities) >= 3 for arm in arms.values())
+    assert all(each.train.patience is None for each in every)
+
+
+def test_the_comparison_has_the_eight_networks_at_full_size():
+    arms = resolve(STUDY / "study.yaml").arms
+    assert list(arms) == list(SLOTS)
+    for name, arm in arms.items():
+        model, wanted = arm.params.model, SLOTS[name]
+        assert (model.architecture, model.dimensions) == (wanted.architecture, wanted.dimensions)
+        assert (model.features, model.hidden, model.heads) == (wanted.features, wanted.hidden, wanted.heads)
+        assert arm.params.sampling.patch == PATCHES[model.dimensions]
+
+
+def test_the_arms_about_labels_change_one_thing_each():
+    arms = {name: arm.params for name, arm in resolve(STUDY / "labels.yaml").arms.items()}
+    base = arms["none"]
+    assert {arms[name].loss.adjust for name in ("none", "add", "subtract", "post_hoc")} == {
+        "none",
+        "add",
+        "subtract",
+        "post-hoc",
+    }
+    assert {arms[name].data.annotation for name in ("none", "absent", "full")} == {"masked", "absent", "full"}
+    for name in ("add", "subtract", "post_hoc"):
+        assert (arms[name].data, arms[name].model, arms[name].train) == (base.data, base.model, base.train)
+
+
+def test_the_stages_of_the_pipeline_read_what_the_study_says():
+    """A key that a stage reads and dvc.yaml does not list would not run the stage again when it changes."""
+    stages = yaml.safe_load((STUDY / "dvc.yaml").read_text())["stages"]
+    assert tuple(stages) == PIPELINE
+    for name in PIPELINE:
+        assert tuple(stages[name]["params"]) == STAGES[name]
+        assert stages[name]["cmd"] == f"assay stage organelles {name} --params params.yaml"
+
+
+def test_every_file_that_a_stage_depends_on_exists():
+    stages = yaml.safe_load((STUDY / "dvc.yaml").read_text())["stages"]
+    named = {dep for stage in stages.values() for dep in stage["deps"] if "src/" in dep}
+    assert named and not [dep for dep in named if not (STUDY / dep).exists()]
+
+
+def imports(path: Path) -> set[str]:
+    """Modules of the study that a file imports, and names in them that may be modules."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.module:
+            found |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+    return {name.removeprefix(f"{PACKAGE}.") for name in found if name.startswith(f"{PACKAGE}.")}
+
+
+def needed(stage: str) -> set[str]:
+    """Files of the study that a stage's module needs, itself included; `model` for all of that folder.
+
+    Without those that declare parameters, which DVC compares by value.
+    """
+    known, new = set[str](), {stage}
+    while new:
+        name = new.pop()
+        path = SOURCE.joinpath(*name.split("."))
+        file = path.with_suffix(".py") if path.with_suffix(".py").exists() else path / "__init__.py"
+        if file.exists() and name not in known:
+            known.add(name)
+            new |= imports(file)
+    return {"model" if name.split(".")[0] == "model" else f"{name}.py" for name in known - DECLARATIONS}
+
+
+@pytest.mark.parametrize("stage", PIPELINE)
+def test_a_stage_depends_on_all_code_of_the_study_that_it_needs(stage):
+    """What is not listed could change and leave stale results."""
+    listed = yaml.safe_load((STUDY / "dvc.yaml").read_text())["stages"][stage]["deps"]
+    own = {dep.partition("/studies/organelles/")[2] for dep in listed if "/studies/organelles/" in dep}
+    assert own == needed(stage)
