@@ -38,6 +38,14 @@ def test_the_local_machine_shows_every_key_with_its_default():
         ("scheduler: slurm\nlsf: {queue: gpu}", "lsf: got values with scheduler slurm"),
         ("scheduler: slurm\njobs: 4", "jobs: got values with scheduler slurm; .* or choose scheduler local"),
         ("scheduler: vast\ncontainer: {kind: docker, image: x}", "container.kind: got docker with scheduler vast"),
+        (
+            "scheduler: slurm\nresources: {nodes: 2, processes: 3}",
+            "resources.processes: got 3 with nodes 2; allowed: a multiple of 2",
+        ),
+        (
+            "resources: {gpus: 2, processes: 4}",
+            "resources.processes: got 4 with gpus 2 on each of 1 nodes; allowed: <= 2, one for each GPU",
+        ),
         ("chain: 3", "chain: got a number with scheduler local; allowed: null"),
         ("scheduler: slurm\nslurm: {options: [gpus=1]}", "slurm.options: got 'gpus=1'; allowed: --name=value"),
         ('scheduler: slurm\nslurm: {options: ["--a=b\\nrm -rf /"]}', "slurm.options: got .*on one line"),

@@ -4,7 +4,7 @@ import os
 import sys
 
 from assay import progress
-from assay.errors import AssayError
+from assay.errors import AssayError, NonFiniteError, Unfinished
 
 ERROR_CHARACTERS = 10_000
 """Longest error message that is sent to the supervisor; the socket takes about 200,000 bytes."""
@@ -49,8 +49,11 @@ def _report(error: AssayError | KeyboardInterrupt | OSError) -> int:
         text, code = str(error), error.exit_code
     elif isinstance(error, KeyboardInterrupt):
         text, code = "interrupted", 130
+    rank = os.environ.get("RANK", "0")
+    if rank != "0" and isinstance(error, Unfinished | NonFiniteError):
+        return code  # all ranks agree on these, and the first one says so
     for line in text.splitlines():
-        print(f"assay: {line}", file=sys.stderr)
+        print(f"assay: {line}" if rank == "0" else f"assay: rank {rank}: {line}", file=sys.stderr)
     return code
 
 

@@ -98,6 +98,8 @@ def _add_stage(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("stage", metavar="STAGE", help="a stage of the study's pipeline, e.g. train")
     _add_params(verb)
     verb.add_argument("--keys", action="store_true", help="list the keys this stage reads, and exit")
+    together = "how many processes train one network together; default: ASSAY_PROCESSES, else 1"
+    verb.add_argument("--processes", metavar="N", type=int, help=together)
     verb.set_defaults(call=stage)
 
 

@@ -8,6 +8,7 @@ AssayError
 │   ├── SchedulerError   Slurm or another scheduler does not answer, or refuses a job
 │   └── RunBusyError     another attempt of the same run is running
 ├── SupersededError      exit code 1: a newer attempt of the run has begun; this one may not write any more
+├── PeerLostError    exit code 71: the other ranks of a training have gone; the one that failed says why
 ├── Unfinished           exit code 75: stopped on request with a checkpoint; start the same run again to go on
 └── NonFiniteError       exit code 1: training met NaN or Inf; names the step and the tensor
 """
@@ -47,6 +48,12 @@ class RunBusyError(UserError):
 
 class SupersededError(AssayError):
     """A newer attempt of the run has begun, since this one was silent for too long; it must end."""
+
+
+class PeerLostError(AssayError):
+    """An exchange with the other ranks failed, since one of them has ended; the end of that one counts."""
+
+    exit_code = 71
 
 
 class Unfinished(AssayError):

@@ -80,6 +80,13 @@ def _contradictions(machine: MachineConfig) -> Iterator[str]:
         for option in getattr(machine, name).options:
             if not form.fullmatch(option):
                 yield f"{name}.options: got {option!r}; allowed: {EXAMPLES[name]} on one line; correct it"
+    asked = machine.resources
+    if asked.processes > 1 and asked.processes % asked.nodes:
+        given = f"resources.processes: got {asked.processes} with nodes {asked.nodes}"
+        yield f"{given}; allowed: a multiple of {asked.nodes}; each node takes equally many"
+    if asked.gpus and asked.processes > asked.gpus * asked.nodes:
+        given = f"resources.processes: got {asked.processes} with gpus {asked.gpus} on each of {asked.nodes} nodes"
+        yield f"{given}; allowed: <= {asked.gpus * asked.nodes}, one for each GPU; lower it, or ask for more"
     if machine.scheduler == "vast" and machine.container.kind != "none":
         given = f"container.kind: got {machine.container.kind} with scheduler vast"
         yield f"{given}; allowed: none, a rented machine is a container already; name its image in vast.image"

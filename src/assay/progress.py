@@ -30,6 +30,8 @@ from typing import Any
 
 SOCKET = "ASSAY_PROGRESS"
 UNFINISHED, STALLED = 75, 76
+PEER_LOST = 71
+"""With this ends a rank whose exchange with the others failed: one of them has ended, and that one's end counts."""
 SEND_EVERY_S = 0.05
 MESSAGE_BYTES = 2**17
 """Longest message; a Unix socket takes about 200,000 bytes by default."""
@@ -186,7 +188,9 @@ class _Connection:
             opened.close()
             return
         self.socket = opened
-        self.send({"type": "hello", "pid": self.owner, "stacks": _register_stacks(Path(address).parent)})
+        hello = {"type": "hello", "pid": self.owner, "stacks": _register_stacks(Path(address).parent)}
+        rank = {name.lower(): os.environ[name] for name in ("RANK", "WORLD_SIZE") if name in os.environ}
+        self.send({**hello, **rank})
 
     def _close(self) -> None:
         """In a fork: leave the socket to the parent."""

@@ -4,6 +4,7 @@ import argparse
 import dataclasses
 import importlib
 import json
+import os
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -11,6 +12,8 @@ from typing import Any
 
 from assay import progress
 from assay.errors import ConfigError
+from assay.runs.nodes import launch
+from assay.runs.ranks import RANK, processes_wanted
 from assay.studies import study_config
 
 
@@ -22,6 +25,9 @@ def stage(parsed: argparse.Namespace, rest: list[str]) -> int:
         raise ConfigError(f"stage: got {parsed.stage}; allowed for study {parsed.study}: {allowed}")
     if parsed.keys:
         return _print_keys(config, config.STAGES[parsed.stage])
+    processes = processes_wanted(parsed.processes, os.environ) if _trains(config, parsed.stage) else 1
+    if processes > 1:
+        return _run_together(parsed, rest, processes)
     from assay.config import load, resolved
 
     progress.announce(parsed.study, parsed.stage)
@@ -30,14 +36,32 @@ def stage(parsed: argparse.Namespace, rest: list[str]) -> int:
     with progress.phase("import", 1, unit="modules"):
         module = importlib.import_module(f"assay.studies.{parsed.study}.{parsed.stage}")
     module.run(params)
-    _record(params, Path("results") / parsed.stage / "params.json")
+    if os.environ.get(RANK, "0") == "0":
+        _record(params, Path("results") / parsed.stage / "params.json")
     return 0
+
+
+def _run_together(parsed: argparse.Namespace, rest: list[str], processes: int) -> int:
+    """The same stage in several processes. What is wrong with its parameters is said here, once."""
+    config = study_config(parsed.study)
+    if parsed.stage not in getattr(config, "SHARED_STAGES", ()):
+        where = f"{parsed.study} {parsed.stage}: got {processes} processes"
+        raise ConfigError(f"{where}; allowed: 1, as it does not share out its batches; set resources.processes to 1")
+    from assay.config import load
+    from assay.engine.config import TrainConfig, part_of
+
+    params = load(config.Params, parsed.params, _overrides(rest))
+    for section in vars(params).values():
+        if isinstance(section, TrainConfig):
+            part_of(section.batch_size, processes)
+    stage = [parsed.study, parsed.stage, "--params", str(parsed.params), *rest]
+    return launch([sys.executable, "-m", "assay", "stage", *stage], parsed.processes, os.environ)
 
 
 def verify(parsed: argparse.Namespace, rest: list[str]) -> int:
     """Compare runs of a stage that trains; returns 1 if they differ."""
     config = study_config(parsed.study)
-    stages = [name for name, keys in config.STAGES.items() if any(_is_budget(config.Params, key) for key in keys)]
+    stages = [name for name in config.STAGES if _trains(config, name)]
     if parsed.stage not in stages:
         raise ConfigError(f"stage: got {parsed.stage}; allowed to verify of {parsed.study}: {', '.join(stages)}")
     from assay.config import load
@@ -51,6 +75,11 @@ def verify(parsed: argparse.Namespace, rest: list[str]) -> int:
     found = {"identical": report.identical, **dataclasses.asdict(report)}
     print(json.dumps(found, indent=2) if parsed.json else report)
     return 0 if report.identical else 1
+
+
+def _trains(config: ModuleType, stage: str) -> bool:
+    """Whether a stage of a study reads a training budget."""
+    return any(_is_budget(config.Params, key) for key in config.STAGES[stage])
 
 
 def _is_budget(params: type, key: str) -> bool:

@@ -12,7 +12,7 @@ from itertools import pairwise
 from statistics import mean, median
 
 import pytest
-from tests.backends.place import TRAINING, Place, wait_until
+from tests.backends.place import RANKS, TRAINING, Place, wait_until
 from tests.matrix.toy import ROOT
 
 from assay.engine.checkpoint import read_tensors
@@ -117,6 +117,29 @@ def test_a_run_that_stalls_on_one_node_completes_on_the_other(place):
     first, second = place.attempts("slow", 0)
     assert (first.code, first.job.node, second.code, second.job.node) == (76, "n1", 0, "n2")
     assert (place.run("slow", 0) / "suspect-nodes").read_text() == "n1\n"
+
+
+def test_two_nodes_train_together_and_a_chain_of_such_jobs_goes_on_to_the_bit(tmp_path, slurm):
+    """One rank and one supervisor on each; the same in one job, with both ranks on this computer, has the same bits."""
+    place = Place(tmp_path, stage=RANKS, study=TWO_ARMS.replace("10}", "100}"))
+    together = {"nodes": 2, "cpus": 2, "processes": 2}
+    place.say(resources=together, wall_limit=60, chain=8)
+    place.submit("--only", "slow", pause=0.6)
+    wait_until(lambda: place.is_complete("slow", 0))
+    attempts = place.attempts("slow", 0)
+    assert len(attempts) >= 2
+    assert [each.code for each in attempts] == [75] * (len(attempts) - 1) + [0]
+    elsewhere = [RunFolder(folder).read().attempts for folder in (place.run("slow", 0) / "nodes").glob("n?")]
+    assert sum(map(len, elsewhere)) == len(attempts)
+    log = (place.run("slow", 0) / "job.log").read_text()
+    assert log.count("rank 0 is process") == log.count("rank 1 is process") == len(attempts)
+    wait_until(lambda: slurm.ask("squeue", "-h") == "")
+
+    other = Place(tmp_path / "alone", stage=RANKS, study=TWO_ARMS.replace("10}", "100}"))
+    other.say(resources={"cpus": 2, "processes": 2})
+    other.submit("--only", "slow")
+    wait_until(lambda: other.is_complete("slow", 0))
+    assert model(place) == model(other)
 
 
 FLOORS = ("load", "train", "validate", "checkpoint", "other", "command")

@@ -63,6 +63,29 @@ def test_every_announced_stage_must_go_on_speaking(speakers):
     assert counting(speakers) == speakers[:2]
 
 
+def test_of_ranks_one_that_speaks_is_enough_for_they_wait_for_each_other(speakers):
+    for rank, speaker in enumerate(speakers):
+        speaker.says("hello", at=rank, pid=10, rank=str(rank), world_size="3")
+        speaker.says("stage", at=rank, study="toy", stage="train", facts={})
+        speaker.says("phase", at=rank, phase="train")
+    assert counting(speakers) == speakers[2:]
+    speakers[0].says("step", at=9, phase="train", done=1)
+    speakers[1].says("step", at=8, phase="train", done=1)
+    speakers[2].says("step", at=7, phase="train", done=1)
+    assert counting(speakers) == speakers[:1]
+
+
+@pytest.mark.parametrize(
+    ("code", "counts"), [(None, False), (0, False), (75, False), (71, False), (1, True), (2, True)]
+)
+def test_of_ranks_the_first_is_kept_and_those_that_failed_themselves(speakers, code, counts):
+    for rank, speaker in enumerate(speakers[:2]):
+        speaker.says("hello", pid=10, rank=str(rank), world_size="2")
+        speaker.says("stage", study="toy", stage="train", facts={})
+        speaker.says("verdict", code=code)
+    assert [speaker.client.counts for speaker in speakers[:2]] == [True, counts]
+
+
 def test_a_program_that_has_ended_its_phases_may_wait_for_the_one_it_started(speakers):
     parent, child, _ = speakers
     parent.says("phase", phase="prepare").says("end", phase="prepare", seconds=1)

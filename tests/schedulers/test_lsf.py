@@ -2,6 +2,7 @@
 
 import os
 import re
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
@@ -63,6 +64,16 @@ def test_a_job_asks_for_what_the_machine_file_says(tmp_path, job):
 def test_the_kind_of_gpu_is_its_model(tmp_path, job):
     text = Lsf(tmp_path, LsfConfig()).render(job(resources=ResourcesConfig(gpus=2, gpu="TeslaT4")))
     assert '-gpu "num=2:gmodel=TeslaT4"' in told(text)
+
+
+def test_every_host_but_the_first_runs_what_is_to_run_beside_the_command(tmp_path, job):
+    """Rendered only; the list of hosts is the shell's work."""
+    resources = ResourcesConfig(nodes=3, cpus=2, processes=3)
+    text = Lsf(tmp_path, LsfConfig()).render(job(resources=resources, beside=("help", "a run")))
+    (started,) = re.findall(r"^blaunch -z (.*) help 'a run' &$", text, re.MULTILINE)
+    environment = {**os.environ, "LSB_HOSTS": "h1 h1 h2 h2 h3 h3"}
+    said = subprocess.run(["bash", "-c", f"echo {started}"], env=environment, capture_output=True, text=True).stdout
+    assert said == "h2 h3\n"
 
 
 def test_a_chain_waits_for_the_end_of_each_job_however_it_ends(tmp_path, job, cluster):

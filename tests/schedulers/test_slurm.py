@@ -104,6 +104,15 @@ def test_what_is_not_asked_for_is_left_to_the_cluster(slurm, job):
     assert names == expected | {"--nodes", "--ntasks-per-node", "--cpus-per-task"}
 
 
+def test_every_node_but_the_first_runs_what_is_to_run_beside_the_command(slurm, job):
+    text = slurm.render(job(resources=ResourcesConfig(nodes=3, cpus=4, processes=3), beside=("help", "a run")))
+    assert {"--nodes=3", "--ntasks-per-node=1"} <= set(re.findall("^#SBATCH (.*)$", text, re.MULTILINE))
+    step = "srun --nodes=2 --ntasks=2 --cpus-per-task=4 --relative=1 --input=none help 'a run' &\nbeside=$!\ntrue &\n"
+    assert step in text
+    assert 'code=$?\nkill "$beside" 2>/dev/null\nwait "$beside"\nexit "$code"\n' in text
+    assert "srun" not in slurm.render(job(resources=ResourcesConfig(nodes=3)))
+
+
 def test_more_options_are_passed_on(tmp_path, job):
     assert "--mail-type=END" in told(Slurm(tmp_path, SlurmConfig(options=("--mail-type=END",))), job())
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Annotated, Literal
 
 from assay.config.fields import Bounds, Incidental, Problem
+from assay.errors import ConfigError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -130,3 +131,15 @@ class TrainConfig:
     def samples_per_step(self) -> int:
         """Samples seen by one optimiser step."""
         return self.batch_size * self.accumulate
+
+
+def part_of(batch_size: int, processes: int) -> int:
+    """Samples of a batch that each of several processes takes.
+
+    Raises:
+        ConfigError: it cannot be cut into equal parts.
+    """
+    if batch_size % processes:
+        given = f"train.batch_size: got {batch_size} with {processes} processes"
+        raise ConfigError(f"{given}; allowed: a multiple of {processes}; each process takes an equal part")
+    return batch_size // processes

@@ -2,16 +2,19 @@
 
 K members are stacked along a new first dimension of every parameter and run by `torch.func.vmap`. They see the same
 batches and differ in their initial weights. One member is not stacked: it costs nothing. Layers that change their
-buffers while training (batch norm) cannot be stacked.
+buffers while training (batch norm) cannot be stacked. Several processes may share the training of a lone network.
 """
 
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call, stack_module_state, vmap
+from torch.nn.parallel import DistributedDataParallel
 
+from assay.engine.distributed import Group
 from assay.engine.task import Batch, Model, Task
 
 
@@ -21,6 +24,7 @@ class Ensemble:
     def __init__(self, members: list[nn.Module]) -> None:
         self.size = len(members)
         self.module = members[0]
+        self.shared: DistributedDataParallel | None = None
         self.buffers: dict[str, Tensor] = {}
         self.parameters: dict[str, nn.Parameter] = {
             name: tensor for name, tensor in self.module.named_parameters() if tensor.requires_grad
@@ -32,13 +36,29 @@ class Ensemble:
     def loss(self, task: Task[Batch], batch: Batch, rng: torch.Generator) -> dict[str, Tensor]:
         """Unweighted loss terms, each (K,)."""
         if self.size == 1:
-            return {name: term.reshape(1) for name, term in task.loss(self.module, batch, rng).items()}
+            network = self.shared or self.module
+            return {name: term.reshape(1) for name, term in task.loss(network, batch, rng).items()}
 
         def lone(parameters: dict[str, Tensor], buffers: dict[str, Tensor]) -> dict[str, Tensor]:
             return task.loss(_bind(self.module, parameters, buffers), batch, rng)
 
         terms: dict[str, Tensor] = vmap(lone, randomness="same")(dict(self.parameters), self.buffers)
         return terms
+
+    def share(self, group: Group) -> None:
+        """From now on a backward pass ends with the mean gradient over the ranks; nothing where there is one.
+
+        Buffers are not exchanged: what fills them while training uses totals, see `distributed.total`.
+        """
+        if group.world > 1:
+            devices = [group.device] if group.device.type == "cuda" else None
+            self.shared = DistributedDataParallel(
+                self.module, device_ids=devices, forward_sync_buffers=False, gradient_as_bucket_view=True
+            )
+
+    def exchange(self, now: bool) -> AbstractContextManager[None]:
+        """Context of a forward and backward pass whose gradients are exchanged `now`, or with those of a later one."""
+        return nullcontext() if now or self.shared is None else self.shared.no_sync()
 
     def clip(self, max_norm: float) -> Tensor:
         """Scale each member's gradient to a 2-norm of at most `max_norm`; returns the norms before, (K,)."""

@@ -64,6 +64,13 @@ class Phase:
             )
 
 
+class QuietPhase(Phase):
+    """The same in a process beside the one that shows it."""
+
+    def show(self) -> None:
+        """Nothing."""
+
+
 class BarPhase(Phase):
     """The same on a terminal."""
 
@@ -88,14 +95,17 @@ class BarPhase(Phase):
 
 @contextmanager
 def phase(
-    name: str, total: int, done: int = 0, unit: str = "steps", stop: StopRequest | None = None
+    name: str, total: int, done: int = 0, unit: str = "steps", stop: StopRequest | None = None, quiet: bool = False
 ) -> Iterator[Phase]:
-    """Show the progress of a phase of `total` units, `done` of them from an earlier attempt.
+    """Show the progress of a phase of `total` units, `done` of them from an earlier attempt; `quiet`: not here.
 
     Raises:
         Unfinished: here or in `advance`, once `stop` asks for it; for stages that keep no checkpoint.
     """
     with progress.phase(name, total, done, unit) as told:
+        if quiet:
+            yield QuietPhase(name, total, told, stop)
+            return
         if not Console(stderr=True).is_terminal:
             yield Phase(name, total, told, stop)
             return

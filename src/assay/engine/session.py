@@ -9,6 +9,7 @@ from pathlib import Path
 
 from assay.engine.checkpoint import CheckpointFolder
 from assay.engine.config import TrainConfig
+from assay.engine.distributed import Group, refuse_unjoined, together
 from assay.engine.log import TrainingLog
 from assay.engine.stop import StopRequest
 from assay.engine.task import Batch, Task
@@ -26,15 +27,34 @@ def checkpoint_folder(name: str, identity: str) -> CheckpointFolder:
 
 
 def run_training(
-    task: Task[Batch], config: TrainConfig, seed: int, checkpoints: CheckpointFolder, log_folder: Path
+    task: Task[Batch],
+    config: TrainConfig,
+    seed: int,
+    checkpoints: CheckpointFolder,
+    log_folder: Path,
+    group: Group | None = None,
 ) -> Trained:
     """Train with signals, logs and checkpoints in place; errors as of `train`. Under `assay verify` it only traces.
 
+    group: what `distributed.join` gave, of a task that shares its batches out; all ranks call this and get the same,
+    and only the one that leads may write it anywhere.
+
     Raises:
         CheckpointError: also if another process trains this run.
+        ConfigError: also if several processes were started and the task was not given their group.
     """
+    if group is None:
+        refuse_unjoined()
     if TRACE in os.environ:
-        train_traced(task, config, seed, checkpoints)
-    with StopRequest() as stop, checkpoints.locked(), TrainingLog(log_folder) as log:
+        train_traced(task, config, seed, checkpoints, group)
+    if group is not None and not group.leads:
+        with StopRequest() as stop, together(group):
+            return train(task, config, seed, checkpoints, TrainingLog(None), stop, group)
+    with (
+        StopRequest() as stop,
+        checkpoints.locked(),
+        TrainingLog(log_folder) as log,
+        together(group or Group.alone()),
+    ):
         checkpoints.drop_complete()
-        return train(task, config, seed, checkpoints, log, stop)
+        return train(task, config, seed, checkpoints, log, stop, group)

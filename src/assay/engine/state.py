@@ -9,13 +9,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from assay.engine.batch_norm import share_batch_norms
 from assay.engine.config import TrainConfig
+from assay.engine.distributed import Group, gathered
 from assay.engine.ensemble import Ensemble
 from assay.engine.log import Row
 from assay.engine.optim import build_optimizer, build_schedule, schedule_state
 from assay.engine.precision import Precision
 from assay.engine.random import derive
 from assay.engine.task import Batch, Monitor, Task
+from assay.errors import CheckpointError, ConfigError
 
 TensorDict = dict[str, Tensor]
 
@@ -23,10 +26,20 @@ TensorDict = dict[str, Tensor]
 class TrainState:
     """Weights, optimiser, schedule, scaler, moving average, best weights, counters and logged rows of one run."""
 
-    def __init__(self, task: Task[Batch], config: TrainConfig, seed: int, device: torch.device) -> None:
-        self.config, self.device = config, device
+    def __init__(
+        self, task: Task[Batch], config: TrainConfig, seed: int, device: torch.device, group: Group | None = None
+    ) -> None:
+        group = group or Group.alone(device)
+        if group.world > 1 and config.ensemble_size > 1:
+            given = f"train.ensemble_size: got {config.ensemble_size} with {group.world} processes"
+            raise ConfigError(f"{given}; allowed: 1; train the members one after the other, or in one process")
+        self.config, self.group, self.device = config, group, device
         self.monitor: Monitor = task.monitor
-        self.ensemble = Ensemble(build_members(task, seed, config.ensemble_size, device))
+        members = build_members(task, seed, config.ensemble_size, device)
+        if group.world > 1:
+            share_batch_norms(members[0], group)
+            torch.manual_seed(derive(seed, "rank", group.rank))  # what layers draw, such as dropout's masks
+        self.ensemble = Ensemble(members)
         self.optimizer = build_optimizer(config.optimizer, self.ensemble.parameters.values())
         steps = config.total_steps(task.samples_per_epoch)
         self.schedule = build_schedule(config.schedule, self.optimizer, steps, task.monitor.direction)
@@ -77,14 +90,16 @@ class TrainState:
         return patience is not None and min(self.waited) >= patience
 
     def tensors(self) -> TensorDict:
-        """All tensors of the run under slash-separated names."""
+        """All tensors of the run under slash-separated names. All ranks ask: each has random numbers of its own."""
         groups = {"model": self.ensemble.state(), "best": self.best, "average": self.average or {}}
         flat = {f"{group}/{name}": tensor for group, state in groups.items() for name, tensor in state.items()}
         for index, slots in self.optimizer.state_dict()["state"].items():
             flat.update({f"optimizer/{index}/{key}": torch.as_tensor(value) for key, value in slots.items()})
-        flat["rng/cpu"] = torch.get_rng_state()
+        for rank, state in enumerate(gathered(torch.get_rng_state(), self.group)):
+            flat[_of_rank("rng/cpu", rank)] = state
         if self.device.type == "cuda":
-            flat["rng/cuda"] = torch.cuda.get_rng_state(self.device)
+            for rank, state in enumerate(gathered(torch.cuda.get_rng_state(self.device), self.group)):
+                flat[_of_rank("rng/cuda", rank)] = state
         return flat
 
     def document(self) -> dict[str, Any]:
@@ -92,6 +107,7 @@ class TrainState:
         groups = [{k: v for k, v in group.items() if k != "params"} for group in self.optimizer.param_groups]
         return {
             "step": self.step,
+            "processes": self.group.world,
             "optimizer": groups,
             "schedule": schedule_state(self.schedule),
             "scaler": self.precision.scaler.state_dict(),
@@ -102,7 +118,12 @@ class TrainState:
         }
 
     def restore(self, tensors: Mapping[str, Tensor], document: Mapping[str, Any]) -> None:
-        """Put the run back exactly where `tensors()` and `document()` were taken."""
+        """Put the run back exactly where `tensors()` and `document()` were taken.
+
+        Raises:
+            CheckpointError: that was with another number of processes, or not all of them see the same checkpoint.
+        """
+        refuse_another_group(document, self.group)
         self.ensemble.load(_group(tensors, "model", self.device))
         self.best = _group(tensors, "best", self.device)
         if self.average is not None:
@@ -112,9 +133,9 @@ class TrainState:
         self.precision.scaler.load_state_dict(document["scaler"])
         self.best_value, self.best_step = document["best_value"], document["best_step"]
         self.waited, self.rows, self.step = document["waited"], document["rows"], document["step"]
-        torch.set_rng_state(tensors["rng/cpu"])
+        torch.set_rng_state(tensors[_of_rank("rng/cpu", self.group.rank)])
         if self.device.type == "cuda":
-            torch.cuda.set_rng_state(tensors["rng/cuda"], self.device)
+            torch.cuda.set_rng_state(tensors[_of_rank("rng/cuda", self.group.rank)], self.device)
 
     def _restore_optimizer(self, slots: TensorDict, groups: list[dict[str, Any]]) -> None:
         """Each slot gets the memory layout of its parameter: fused kernels walk both in step."""
@@ -144,6 +165,22 @@ def build_members(task: Task[Batch], seed: int, size: int, device: torch.device)
                 layer.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         members.append(member)
     return members
+
+
+def refuse_another_group(document: Mapping[str, Any], group: Group) -> None:
+    """Raise CheckpointError if a checkpoint is of another number of processes, or not the one that all others see."""
+    saved, step = document["processes"], document["step"]
+    if saved != group.world:
+        remedy = "start as many again, or move the checkpoints away to begin anew"
+        raise CheckpointError(f"checkpoint of step {step}: got {group.world} processes; allowed: {saved}; {remedy}")
+    steps = [int(seen) for seen in gathered(torch.tensor(step), group)]
+    if len(set(steps)) > 1:
+        seen = ", ".join(f"rank {rank} sees step {one}" for rank, one in enumerate(steps))
+        raise CheckpointError(f"checkpoints: {seen}; allowed: one for all; give all nodes the same folder")
+
+
+def _of_rank(name: str, rank: int) -> str:
+    return f"{name}/{rank}" if rank else name
 
 
 def clone(state: Mapping[str, Tensor]) -> TensorDict:

@@ -3,7 +3,9 @@
 Open it when a job ends too hard.
 """
 
+import os
 import signal
+import time
 from types import FrameType, TracebackType
 
 from assay import progress
@@ -13,11 +15,16 @@ WAY_OUT_S = 4.0
 """From the last checkpoint to the end of the job: the stage's own end, the pipeline tool's, the record."""
 
 
+SAME_SIGNAL_S = 1.0
+"""A rank may be told twice, by whoever started it and by the supervisor or scheduler: within this time it is once."""
+
+
 class StopRequest:
     """Within its context the first SIGTERM, SIGINT or SIGUSR1 asks the loop to stop; a second one ends at once."""
 
     def __init__(self) -> None:
         self._signalled = self._short = False
+        self._same_until = 0.0
         self._previous: dict[signal.Signals, object] = {}
 
     def __enter__(self) -> "StopRequest":
@@ -43,6 +50,9 @@ class StopRequest:
         return self.requested
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
-        if self._signalled:
+        now = time.monotonic()
+        if self._signalled and now >= self._same_until:
             raise SystemExit(128 + number)
+        if not self._signalled and "RANK" in os.environ:
+            self._same_until = now + SAME_SIGNAL_S
         self._signalled = True

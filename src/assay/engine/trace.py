@@ -20,6 +20,7 @@ from torch import Tensor
 
 from assay.engine.checkpoint import CheckpointFolder
 from assay.engine.config import TrainConfig
+from assay.engine.distributed import Group
 from assay.engine.log import TrainingLog
 from assay.engine.stop import StopRequest
 from assay.engine.task import Batch, Task
@@ -75,7 +76,9 @@ class _StopAfter(StopRequest):
         return self.folder.step >= self.until
 
 
-def train_traced(task: Task[Batch], config: TrainConfig, seed: int, checkpoints: CheckpointFolder) -> NoReturn:
+def train_traced(
+    task: Task[Batch], config: TrainConfig, seed: int, checkpoints: CheckpointFolder, group: Group | None = None
+) -> NoReturn:
     """Train as the environment says and leave only the trace. Logs every step, validates halfway at the latest.
 
     Raises:
@@ -85,7 +88,7 @@ def train_traced(task: Task[Batch], config: TrainConfig, seed: int, checkpoints:
     often = min(config.validate_every, steps // 2)
     config = dataclasses.replace(config, checkpoint_every=1, log_every=1, validate_every=often)
     folder = _TracedFolder(checkpoints, Path(os.environ[TRACE]))
-    train(task, config, seed, folder, TrainingLog(None), _StopAfter(folder, until))
+    train(task, config, seed, folder, TrainingLog(None), _StopAfter(folder, until), group)
     raise Unfinished(f"train: the whole budget of {folder.step} steps has been traced")
 
 

@@ -13,6 +13,7 @@ from torch import Tensor
 from assay import progress
 from assay.engine.checkpoint import CheckpointFolder
 from assay.engine.config import TrainConfig
+from assay.engine.distributed import Group, any_rank, averaged, from_leader, gathered
 from assay.engine.health import Health
 from assay.engine.log import Row, TrainingLog
 from assay.engine.precision import Compiled, pick_device
@@ -21,7 +22,7 @@ from assay.engine.random import generator
 from assay.engine.state import TensorDict, TrainState, clone
 from assay.engine.stop import StopRequest
 from assay.engine.task import Batch, Task
-from assay.errors import ConfigError, NonFiniteError, Unfinished
+from assay.errors import AssayError, ConfigError, NonFiniteError, Unfinished
 
 
 @dataclass(frozen=True)
@@ -41,39 +42,45 @@ class Trained:
     fallback: str | None = None
 
 
-def train(
+def train(  # noqa: PLR0913 - one run: what is trained, how, from where to where, by whom
     task: Task[Batch],
     config: TrainConfig,
     seed: int,
     checkpoints: CheckpointFolder,
     log: TrainingLog,
     stop: StopRequest,
+    group: Group | None = None,
 ) -> Trained:
     """Train until the budget is spent or patience ends, from the newest checkpoint if there is one.
 
+    group: the ranks that train together, each from a process of its own that calls this; None: this process alone.
+
     Raises:
-        Unfinished: a stop was requested; a checkpoint of this very step has been saved.
+        Unfinished: a stop was requested, of any rank; a checkpoint of this very step has been saved.
         NonFiniteError: a loss term or gradient norm became NaN or Inf; with fp16, in 100 steps in a row.
         CheckpointError: the checkpoints are damaged or foreign.
         DataError: the disk is full.
-        ConfigError: a loss term with a positive weight reaches no trained parameter.
+        ConfigError: a loss term with a positive weight reaches no trained parameter; or several ranks cannot share this
+            training, as it is of an ensemble, or a parameter is reached by no term.
     """
-    state = TrainState(task, config, seed, pick_device(config.device))
+    group = group or Group.alone(pick_device(config.device))
+    state = TrainState(task, config, seed, group.device, group)
     resume(state, checkpoints)
     if not state.rows:
         refuse_idle_terms(state, task, seed)
+    state.ensemble.share(group)
     total = config.total_steps(task.samples_per_epoch)
     put_off = validation_due(state, total) and not validated(state, task, stop)
     log.replay(state.rows)
     batches = task.batches(state.step * config.accumulate)
     loss = Compiled(state.ensemble.loss, config.compile)
-    health = Health(state.device, state.ensemble.parameters, scaled=config.precision == "fp16")
+    health = Health(group.device, state.ensemble.parameters, config.precision == "fp16", group)
 
-    with phase("train", total, state.step) as shown:
+    with phase("train", total, state.step, quiet=not group.leads) as shown:
         while put_off or (state.step < total and not state.exhausted):
-            if stop.requested:
+            if any_rank(stop.requested, group):
                 health.check()
-                checkpoints.save(state.step, state.tensors(), state.document())
+                save(state, checkpoints)
                 raise Unfinished(f"train: stopped at step {state.step} of {total}; the same command goes on from there")
 
             terms = backpropagate(state, task, loss, batches, seed)
@@ -89,7 +96,7 @@ def train(
 
             if state.step % config.log_every == 0 or state.step == total:
                 health.check()
-                state.row().update({f"train/{name}": float(value.mean()) for name, value in terms.items()})
+                state.row().update({f"train/{name}": value for name, value in averaged(terms, group).items()})
                 state.row()["train/lr"] = state.optimizer.param_groups[0]["lr"]
             if validation_due(state, total):
                 health.check()
@@ -99,7 +106,7 @@ def train(
                 log.write(row)
             if state.step % config.checkpoint_every == 0:
                 health.check()
-                checkpoints.save(state.step, state.tensors(), state.document())
+                save(state, checkpoints)
             loss_now = row.get("train/loss")
             note = None if loss_now is None else f"loss {loss_now:.4g}"
             shown.advance(note=note, epoch=state.step * config.samples_per_step / task.samples_per_epoch, loss=loss_now)
@@ -114,8 +121,29 @@ def resume(state: TrainState, checkpoints: CheckpointFolder) -> None:
         return
     tensors, document, damaged = found
     state.restore(tensors, document)
-    for line in [*damaged, f"train: goes on from step {state.step}"]:
+    for line in [*damaged, f"train: goes on from step {state.step}"] if state.group.leads else ():
         print(line, file=sys.stderr, flush=True)
+
+
+def save(state: TrainState, checkpoints: CheckpointFolder) -> None:
+    """Write the checkpoint of this step; of several ranks the first does, and the others wait until it is written."""
+    refuse_drift(state)
+    tensors = state.tensors()
+    if state.group.leads:
+        checkpoints.save(state.step, tensors, state.document())
+    from_leader(None, state.group)
+
+
+def refuse_drift(state: TrainState) -> None:
+    """Raise AssayError if weights or buffers are not the same on all ranks, as those of the first are what is kept."""
+    if state.group.world == 1:
+        return
+    model = state.ensemble.state()
+    sums = gathered(torch.stack([tensor.double().sum() for tensor in model.values()]).cpu(), state.group)
+    drifted = [name for place, name in enumerate(model) if any(not one[place].equal(sums[0][place]) for one in sums)]
+    if drifted:
+        remedy = "fill it from assay.engine.distributed.total, or from nothing that depends on the samples"
+        raise AssayError(f"train: step {state.step}: {drifted[0]} is not the same on all ranks; {remedy}")
 
 
 def validation_due(state: TrainState, total: int) -> bool:
@@ -126,7 +154,7 @@ def validation_due(state: TrainState, total: int) -> bool:
 
 def validated(state: TrainState, task: Task[Batch], stop: StopRequest) -> bool:
     """Validate, unless a request to stop or the job's limit comes first: the next attempt makes up for it."""
-    if state.step > 0 and stop.before(state.validation_s):
+    if state.step > 0 and any_rank(stop.before(state.validation_s), state.group):
         return False
     state.row().update(validate(state, task))
     return True
@@ -138,12 +166,13 @@ def backpropagate(
     """Gradients of one optimiser step, summed over its micro-batches; returns the mean loss and terms, each (K,)."""
     parts: list[dict[str, Tensor]] = []
     for micro in range(state.config.accumulate):
-        rng = generator(seed, "loss", state.step, micro, device=state.device)
-        with state.precision.autocast():
-            terms = loss(task, next(batches), rng)
-            total = weigh(terms, task.weights)
-        scaled: Tensor = state.precision.scaler.scale(total.sum() / state.config.accumulate)
-        torch.autograd.backward(scaled)
+        rng = generator(seed, "loss", state.step, micro, *state.group.key, device=state.device)
+        with state.ensemble.exchange(micro == state.config.accumulate - 1):
+            with state.precision.autocast():
+                terms = loss(task, next(batches), rng)
+                total = weigh(terms, task.weights)
+            scaled: Tensor = state.precision.scaler.scale(total.sum() / state.config.accumulate)
+            torch.autograd.backward(scaled)
         parts.append({name: term.detach() for name, term in {**terms, "loss": total}.items()})
     return parts[0] if len(parts) == 1 else {name: torch.stack([p[name] for p in parts]).mean(0) for name in parts[0]}
 
@@ -156,13 +185,17 @@ def weigh(terms: Mapping[str, Tensor], weights: Mapping[str, float]) -> Tensor:
 
 
 def validate(state: TrainState, task: Task[Batch]) -> Row:
-    """Evaluate every member, keep the best weights, lower the rate on a plateau; returns the members' means."""
+    """Evaluate every member, keep the best weights, lower the rate on a plateau; returns the members' means.
+
+    Of several ranks the first evaluates and the others wait for its word, so that all decide alike.
+    """
     begun = time.monotonic()
     state.ensemble.module.eval()
     members, weights, results = state.ensemble.size, state.evaluated(), []
     with torch.no_grad(), state.precision.autocast(), progress.phase("validate", members, unit="members") as judged:
         for k in range(members):
-            results.append(task.evaluate(state.ensemble.member(k, weights)).metrics)
+            metrics = task.evaluate(state.ensemble.member(k, weights)).metrics if state.group.leads else None
+            results.append(from_leader(metrics, state.group))
             judged.advance()
     state.ensemble.module.train()
     state.validation_s = max(state.validation_s, time.monotonic() - begun)
@@ -176,26 +209,34 @@ def validate(state: TrainState, task: Task[Batch]) -> Row:
 
 
 def refuse_idle_terms(state: TrainState, task: Task[Batch], seed: int) -> None:
-    """Raise ConfigError if a term with a positive weight has no gradient in any parameter; leaves no trace."""
+    """Raise ConfigError if a term with a positive weight has no gradient in any parameter; leaves no trace.
+
+    Several ranks exchange the gradient of every parameter, so among them one that gets none is refused, too.
+    """
     before = clone(state.ensemble.state())
     with torch.random.fork_rng():
         rng = generator(seed, "loss", 0, 0, device=state.device)
         terms = state.ensemble.loss(task, next(task.batches(0)), rng)
-    parameters = list(state.ensemble.parameters.values())
-    idle = [name for name, weight in task.weights.items() if weight > 0 and not _reaches(terms[name], parameters)]
+    reached = {name: _reached(terms[name], state.ensemble.parameters) for name, w in task.weights.items() if w > 0}
     state.ensemble.load(before)
+    idle = [name for name, parameters in reached.items() if not parameters]
     if idle:
         remedy = "set its weight to 0, or train what it needs"
         raise ConfigError(f"loss: term {idle[0]} reaches no trained parameter; {remedy}")
+    unused = state.ensemble.parameters.keys() - set().union(*reached.values())
+    if unused and state.group.world > 1:
+        given = f"parameter {min(unused)} is reached by no term of the loss, with {state.group.world} processes"
+        raise ConfigError(f"loss: {given}; allowed: parameters that are; freeze it, or train in one process")
 
 
-def _reaches(term: Tensor, parameters: list[Any]) -> bool:
+def _reached(term: Tensor, parameters: Mapping[str, Any]) -> set[str]:
+    """Names of the parameters in which a term has a gradient."""
     if not term.requires_grad:
-        return False
-    gradients: Iterator[Tensor | None] = iter(
-        torch.autograd.grad(term.sum(), parameters, retain_graph=True, allow_unused=True)
+        return set()
+    gradients: tuple[Tensor | None, ...] = torch.autograd.grad(
+        term.sum(), list(parameters.values()), retain_graph=True, allow_unused=True
     )
-    return any(gradient is not None for gradient in gradients)
+    return {name for name, gradient in zip(parameters, gradients, strict=True) if gradient is not None}
 
 
 def finished(state: TrainState, task: Task[Batch], loss: Compiled) -> Trained:

@@ -90,16 +90,22 @@ def job_of(planned: Planned, machine: MachineConfig) -> Job:
     root, container = Path(submission.repository), container_of(machine.container)
     seen = [run.parents[2], *([Path(submission.machine).parent] if submission.machine else [])]
     outside = [Bind(source=path, target=path, writable=path != seen[-1]) for path in seen if not _within(path, root)]
-    command = container.wrap(
-        [container.python, "-m", "assay.matrix.workplace", str(run)],
-        folder=root,
-        binds=outside,
-        gpus=machine.resources.gpus,
-        memory=machine.resources.memory,
-    )
+
+    def wrap(module: str, *arguments: str) -> list[str]:
+        return container.wrap(
+            [container.python, "-m", module, *arguments],
+            folder=root,
+            binds=outside,
+            gpus=machine.resources.gpus,
+            memory=machine.resources.memory,
+        )
+
+    together = machine.resources.nodes > 1 and machine.resources.processes > 1
+    told = [str(run), *([submission.machine] if submission.machine else [])]
     return Job(
         name=submission.experiment,
-        command=command,
+        command=wrap("assay.matrix.workplace", str(run)),
+        beside=tuple(wrap("assay.runs.nodes", *told)) if together else (),
         folder=root,
         log=run / JOB_LOG,
         script=run / JOB_SCRIPT,

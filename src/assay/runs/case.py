@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 
-from assay.progress import STALLED, UNFINISHED
+from assay.progress import PEER_LOST, STALLED, UNFINISHED
 from assay.runs import tail
 from assay.runs.guardian import ORPHANED
 from assay.runs.record import Attempt, Progress, Stage
@@ -118,7 +118,7 @@ class Case:
     def failed_stage(self) -> Stage | None:
         """The stage that ended the attempt with a failure of its own."""
         stage = self.attempt.stages[-1] if self.attempt.stages else None
-        return stage if stage is not None and stage.code not in (None, 0, UNFINISHED, STALLED) else None
+        return stage if stage is not None and stage.code not in (None, 0, UNFINISHED, STALLED, PEER_LOST) else None
 
     @cached_property
     def progress(self) -> Progress | None:

@@ -31,6 +31,9 @@ UNREADABLE = re.compile(r"^(SyntaxError|IndentationError|TabError): ")
 """What Python says without a traceback of a program that it cannot even start."""
 
 
+KILLED_RANK = re.compile(r"^assay: rank \d+ of \d+ on \S+ was killed by (\w+)")
+
+
 @dataclass(frozen=True, kw_only=True)
 class Finding:
     """A cause and what shows it. own: the program's own fault, so that the same again would fail the same way."""
@@ -71,6 +74,7 @@ def stalled(case: Case) -> Finding | None:
     from assay.runs.evidence import culprit
 
     silence = f"no progress for {stall.silent_s:.0f} s of {stall.bound_s:.0f} s allowed in {stall.phase}"
+    silence += f" on {stall.evidence['rank']}" if "rank" in stall.evidence else ""
     at = culprit(stall.evidence)
     where = f"{case.file}:tries.{len(case.attempt.tries) - 1}.stall"
     blamed = [f"{where}.evidence: {at}"] if at else []
@@ -138,6 +142,12 @@ def time_limit(case: Case) -> Finding | None:
     return _found("time limit", evidence)
 
 
+def killed_rank(case: Case) -> Finding | None:
+    """A signal ended one of several ranks, as whoever started them says."""
+    said = [(found[1], line) for line in case.lines[-LAST_WORDS:] if (found := KILLED_RANK.search(line.text))]
+    return _found(f"signal {said[-1][0]}", [case.quote(said[-1][1])]) if said else None
+
+
 def signalled(case: Case) -> Finding | None:
     """A signal asked it to stop, or killed it."""
     stop = case.attempt.stop
@@ -177,6 +187,7 @@ RULES: tuple[Rule, ...] = (
     node_failure,
     silent,
     time_limit,
+    killed_rank,
     signalled,
     traceback,
     unwritten,

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from assay.errors import AssayError
-from assay.progress import MESSAGE_BYTES
+from assay.progress import MESSAGE_BYTES, PEER_LOST, UNFINISHED
 from assay.runs.config import WatchConfig
 from assay.runs.local_memory import make_local_memory
 from assay.runs.record import Progress, Stage, Work
@@ -42,6 +42,8 @@ class Client:
     def __init__(self, connection: socket.socket, watch: WatchConfig, now: float) -> None:
         self.connection = connection
         self.pid = 0
+        self.rank: int | None = None
+        self.world = 1
         self.stacks: Path | None = None
         self.silence = Silence(watch, IDLE, now)
         self.phases: list[Progress] = []
@@ -74,6 +76,11 @@ class Client:
         if take is not None:
             take(message)
         self.silence.enter(now, (self.phases[-1].phase or IDLE) if self.phases else IDLE)
+
+    @property
+    def counts(self) -> bool:
+        """Whether its stage is kept: of several ranks the first one's, and those of others that failed themselves."""
+        return bool(self.stage) and (not self.rank or self.code not in (None, 0, UNFINISHED, PEER_LOST))
 
     def tell_limit(self, seconds: float) -> None:
         """Tell it how much time is left, so that it begins nothing that takes longer."""
@@ -131,6 +138,9 @@ class Client:
 
     def _hello(self, message: dict[str, Any]) -> None:
         self.pid = max(_whole(message.get("pid")) or 0, 0)
+        rank, world = (_text(message.get(name)) or "" for name in ("rank", "world_size"))
+        if rank.isdecimal() and world.isdecimal():
+            self.rank, self.world = int(rank), int(world)
         stacks = _text(message.get("stacks"))
         self.stacks = Path(stacks) if stacks else None
 
@@ -207,13 +217,19 @@ class Client:
 def watched(clients: list[Client]) -> list[Client]:
     """Those whose silence counts; nobody, where nobody has said what it is doing: then the command's counts.
 
-    Every announced stage must go on speaking (ranks of a distributed training wait for each other). Of others, which
-    may be forks that wait or programs that have started another one, one in an open phase is enough: the one that may
-    be silent for longest from now.
+    Every announced stage must go on speaking. Of its ranks, which wait for each other and for the one that validates,
+    one is enough: if any of them hangs, all fall silent. Of others, which may be forks that wait or programs that have
+    started another one, one in an open phase is enough. That one is the one that may be silent for longest from now.
     """
     announced = [client for client in clients if client.stage]
-    busy = [client for client in clients if client.phases]
-    return announced or sorted(busy, key=lambda client: client.silence.heard + client.silence.bound())[-1:]
+    ranks = [client for client in announced if client.rank is not None]
+    if announced:
+        return [client for client in announced if client.rank is None] + _most_patient(ranks)
+    return _most_patient([client for client in clients if client.phases])
+
+
+def _most_patient(clients: list[Client]) -> list[Client]:
+    return sorted(clients, key=lambda client: client.silence.heard + client.silence.bound())[-1:]
 
 
 def _text(value: Any) -> str | None:

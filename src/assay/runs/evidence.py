@@ -21,6 +21,7 @@ from pathlib import Path
 from assay.runs import gpus
 from assay.runs.processes import descendants, entry, stat
 from assay.runs.provenance import masked
+from assay.runs.ranks import node_name
 from assay.runs.scribe import close_others
 from assay.runs.stacks import answer, ask, culprit_line, link, open_files, python_stacks
 
@@ -70,6 +71,17 @@ def culprit(evidence: Mapping[str, str]) -> str | None:
     found = culprit_line([evidence[f"stacks {pid}"] for pid in reversed(pids) if f"stacks {pid}" in evidence])
     living = [evidence[f"process {pid}"] for pid in pids if not evidence[f"process {pid}"].startswith(ENDED)]
     return found or (living[-1].partition(",")[0] if living else None)
+
+
+def rank(evidence: Mapping[str, str], ranks: Mapping[int, str]) -> dict[str, str]:
+    """Which of several ranks, process to words, is or started the one that hangs, and where: more evidence."""
+    if not ranks:
+        return {}
+    line = culprit(evidence)
+    pids = [int(key.removeprefix("stacks ")) for key in evidence if key.startswith("stacks ")]
+    hangs = next((pid for pid in reversed(pids) if culprit_line([evidence[f"stacks {pid}"]]) == line), None)
+    words = next((words for pid, words in ranks.items() if hangs in (pid, *descendants(pid))), "some rank")
+    return {"rank": f"{words} on {node_name(os.environ)}"}
 
 
 def _tree(roots: Collection[int], apart: Collection[int]) -> list[int]:

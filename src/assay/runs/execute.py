@@ -15,8 +15,10 @@ from assay.runs.config import FloorsConfig
 from assay.runs.deadline import ENFORCED_S, time_left
 from assay.runs.guardian import guard
 from assay.runs.journal import CHECKPOINTS, Journal
+from assay.runs.nodes import NODES, NODES_AT, meeting_place
 from assay.runs.processes import state
 from assay.runs.provenance import describe, masked, masked_facts
+from assay.runs.ranks import PROCESSES
 from assay.runs.record import Attempt, Job
 from assay.runs.scribe import close_others
 from assay.runs.store import RunFolder, this_process
@@ -55,6 +57,7 @@ def execute(command: list[str], folder: Path | None, deadline: float | None, mac
     nested = progress.SOCKET in os.environ
     if folder is not None and (nested or CHECKPOINTS_AT not in os.environ):
         os.environ[CHECKPOINTS_AT] = str(run / CHECKPOINTS)
+    _say_who_takes_part(machine, run)
     describing = _describe(journal, command)
     from assay.runs.supervise import Supervisor
 
@@ -69,6 +72,15 @@ def execute(command: list[str], folder: Path | None, deadline: float | None, mac
         if not journal.failing:
             _wait_for(describing)
     return code
+
+
+def _say_who_takes_part(machine: MachineConfig, run: Path) -> None:
+    """To the stages: how many processes train together, and on how many nodes."""
+    asked, place = machine.resources, meeting_place(run, os.environ)
+    if asked.processes > 1:
+        os.environ.setdefault(PROCESSES, str(asked.processes))
+    if asked.nodes > 1 and asked.processes > 1 and place is not None:
+        os.environ |= {NODES: str(asked.nodes), NODES_AT: str(place)}
 
 
 def watched(machine: MachineConfig, stall_after: float | None, grace: float | None) -> MachineConfig:

@@ -33,6 +33,7 @@ _LIBRARY = re.compile(r"/lib(?:64)?/python3[\d.]*/(?!(?:site|dist)-packages/)|^<
 _PACKAGES = re.compile(r"/(?:site|dist)-packages/(?!assay/)")
 _WAITS_FOR_OTHERS = re.compile(
     r"/(?:multiprocessing|concurrent|asyncio)/|/(?:threading|queue|selectors|subprocess)\.py$"
+    r"|/torch/(?:distributed|nn/parallel|autograd)/"  # a backward pass may end with an exchange of gradients
 )
 _WORKER_BEGINS = "/multiprocessing/process.py"
 

@@ -142,8 +142,9 @@ class Supervisor:
         if self.activity.active(now, *self.sampler.activity()):
             self.silence.alive(now)
         speakers = self.clients or self.spoken
-        latest = speakers[-1].progress() if speakers else self.journal.attempt.progress
-        stages = [*self.earlier, *(client.record() for client in self.spoken if client.stage)]
+        shown = [client for client in speakers if not client.rank] or speakers
+        latest = shown[-1].progress() if shown else self.journal.attempt.progress
+        stages = [*self.earlier, *(client.record() for client in self.spoken if client.counts)]
         self.journal.change(resources=resources, progress=latest, stages=stages)
         trouble = warning(resources, self.sampler.address_space)
         if trouble and not any(line.startswith(trouble.partition(":")[0]) for line in self.journal.attempt.warnings):
@@ -228,6 +229,8 @@ class Supervisor:
         stacks = {client.pid: client.stacks for client in self.clients if client.stacks is not None}
         found = evidence.collect(os.getpid(), stacks, EVIDENCE_WITHIN_S, self.journal.processes)
         stage = client.stage or None if client is not None else None
+        ranks = {one.pid: f"rank {one.rank} of {one.world}" for one in self.clients if one.rank is not None}
+        found |= evidence.rank(found, ranks)
         stall = Stall(
             phase=silence.phase,
             stage=stage,
@@ -235,7 +238,8 @@ class Supervisor:
             bound_s=silence.bound(),
             evidence=found,
         )
-        where = f" at {evidence.culprit(found)}" if evidence.culprit(found) else ""
+        places = {"on": found.get("rank"), "at": evidence.culprit(found)}
+        where = "".join(f" {word} {place}" for word, place in places.items() if place)
         self.journal.say(
             f"stalled in {stall.phase}{where}: silent for {stall.silent_s:.1f} s, allowed are {stall.bound_s:.1f} s"
         )

@@ -37,6 +37,8 @@ class Job:
     wall_limit: float | None = None
     """How long one attempt may take, in s; None: the scheduler's default."""
     attempts: int = 1
+    beside: tuple[str, ...] = ()
+    """Of several nodes, what every one but the first runs as long as the command; it ends with 0 on SIGTERM."""
     avoid: tuple[str, ...] = ()
     """Nodes that it must not run on."""
 

@@ -20,6 +20,8 @@ class ResourcesConfig:
     """In GiB; null: what the scheduler gives."""
     gpus: Annotated[int, Bounds(ge=0)] = 0
     """How many."""
+    processes: Count = 1
+    """How many processes train one network together, on all nodes; usually as many as there are GPUs."""
     gpu: str | None = None
     """Which kind, in the scheduler's words, e.g. a100; null: any."""
 

@@ -30,6 +30,8 @@ WARNING_MIN = 1
 """How long before its end a job is warned, in minutes: the least that LSF knows."""
 AT_ONCE = 1000
 """How many jobs are named on one command line."""
+OTHER_HOSTS = r"""$(echo $(printf '%s\n' $LSB_HOSTS | sort -u | grep -Fxv "${LSB_HOSTS%% *}"))"""
+"""The hosts of a job but its first, in one line."""
 PLAIN = re.compile(r"[\w./ ,:;=@+()-]+")
 """A path that bsub takes as it is. It appends LSF's own words; what the command says is written there anyway."""
 ACCEPTED = re.compile(r"Job <(\d+)> is submitted")
@@ -55,6 +57,7 @@ class Lsf(Scheduler):
             node='"${LSB_HOSTS%% *}"',
             avoid=f'for id in $(bjobs -noheader -o jobid -p {group}); do bmod -R {elsewhere} "$id"; done',
             give_up=f"bkill -stat pend {group} 0",
+            elsewhere=f'blaunch -z "{OTHER_HOSTS}"',
         )
         return "\n".join(["#!/bin/bash", *(f"#BSUB {words}" for words in self._options(job)), *body, ""])
 

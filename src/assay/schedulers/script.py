@@ -14,11 +14,14 @@ SUSPECTS_AT_MOST = 1
 """On how many nodes a run may stall before it is the run that is suspect; then its chain ends."""
 
 
-def lines(job: Job, before: Sequence[str], forward: str, node: str, avoid: str, give_up: str) -> list[str]:
+def lines(  # noqa: PLR0913 - a scheduler's words, each under its own name
+    job: Job, before: Sequence[str], forward: str, node: str, avoid: str, give_up: str, elsewhere: str
+) -> list[str]:
     """The body. What a scheduler has to add, all in shell words:
 
     before: what comes first. forward: whether a warning signal is passed on, a test; if not, the command knows the end
     itself. node: this node's name. avoid: have the rest of the chain run elsewhere. give_up: drop the rest of it.
+    elsewhere: starts what follows it on every other node of the job.
     """
     suspects = shlex.quote(str(job.log.with_name(SUSPECTS)))
     return [
@@ -27,11 +30,13 @@ def lines(job: Job, before: Sequence[str], forward: str, node: str, avoid: str, 
         *before,
         "trap : TERM INT  # a scheduler ends every process of a job itself; this shell waits for the others",
         f"""trap '{forward} && kill -USR1 "$child"' USR1""",
+        *([f"{elsewhere} {shlex.join(job.beside)} &", "beside=$!"] if job.beside else []),
         f"{shlex.join(job.command)} &",
         "child=$!",
         'while wait "$child"; kill -0 "$child" 2>/dev/null; do :; done  # a signal ends `wait` early',
         'wait "$child"',
         "code=$?",
+        *(['kill "$beside" 2>/dev/null', 'wait "$beside"'] if job.beside else []),
         *([] if job.attempts == 1 else _afterwards(suspects, node, avoid, give_up)),
         'exit "$code"',
     ]

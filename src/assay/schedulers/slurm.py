@@ -18,7 +18,7 @@ from assay.errors import SchedulerError
 from assay.files import write_bytes
 from assay.schedulers import ALIVE, Job, Meaning, Scheduler
 from assay.schedulers.client import give, missing
-from assay.schedulers.config import SlurmConfig
+from assay.schedulers.config import ResourcesConfig, SlurmConfig
 from assay.schedulers.script import lines, mebibytes, minutes
 from assay.schedulers.slurm_directives import directives, pattern
 from assay.schedulers.slurm_queue import MAX_ARRAY_SIZE, accounted, max_array_size, meaning, queue, word_by_id
@@ -60,6 +60,7 @@ class Slurm(Scheduler):
             node='"$SLURMD_NODENAME"',
             avoid=f'scontrol update "JobId=$SLURM_ARRAY_JOB_ID" "ExcNodeList={self._excluded(job)}$SLURMD_NODENAME"',
             give_up='scancel --quiet --state=PENDING "$SLURM_ARRAY_JOB_ID"',
+            elsewhere=f"srun {shlex.join(_step(job.resources))}",
         )
         head = [*directives({**options, **chain, "open-mode": "append"}), *self._shared(job)]
         return "\n".join(["#!/bin/bash", *head, *body, ""])
@@ -176,6 +177,12 @@ class Slurm(Scheduler):
         ended = {job_id: word for job_id, word in earlier.items() if job_id not in now and meaning(word) == "ended"}
         gone = [job_id for job_id in asked if job_id not in now and job_id not in ended]
         return {**ended, **accounted(gone), **now}
+
+
+def _step(asked: ResourcesConfig) -> list[str]:
+    """Options of a job step on every node but the first; srun does not take over the cores of a task from sbatch."""
+    nodes = asked.nodes - 1
+    return [f"--nodes={nodes}", f"--ntasks={nodes}", f"--cpus-per-task={asked.cpus}", "--relative=1", "--input=none"]
 
 
 def _token(batch: Sequence[Job]) -> str:
