@@ -15,6 +15,7 @@ from tests.reports.records import HOSTILE, METRIC, make_run, make_study
 from assay.__main__ import main
 from assay.errors import DataError
 from assay.matrix.verdicts.registration import register
+from assay.reports.canvas import broken
 from assay.reports.details import changes, tail
 from assay.reports.figures import chosen
 from assay.reports.gather import gather
@@ -288,3 +289,16 @@ def test_the_tail_of_a_log_is_short_however_long_its_lines(tmp_path):
     assert found[-1] == "last"
     assert len(found[0]) < 400
     assert tail(tmp_path / "none", 3) == ""
+
+
+@pytest.mark.parametrize(
+    ("name", "lines"),
+    [
+        ("validate/mse", ["validate/mse"]),
+        ("validate/ratio_pca_ridge_stimulus", ["validate/ratio_pca_", "ridge_stimulus"]),
+        ("validate/cbf_mae (ml/100 g/min)", ["validate/cbf_mae", "(ml/100 g/min)"]),
+        ("onewordthatislongerthanthewidth", ["onewordthatislongerthanthewidth"]),
+    ],
+)
+def test_a_long_name_is_broken_between_its_parts_and_loses_nothing(name, lines):
+    assert broken(name, 20).split("\n") == lines

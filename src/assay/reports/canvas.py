@@ -108,6 +108,16 @@ def label(text: str) -> str:
     return text if len(text) <= LABEL_CHARACTERS else f"{text[: LABEL_CHARACTERS - 1]}\N{HORIZONTAL ELLIPSIS}"
 
 
+def broken(text: str, width: int) -> str:
+    """A name in lines of at most `width` characters, cut after slashes, underscores and blanks only."""
+    lines = [""]
+    for part in re.findall(r"[^/_ ]+[/_ ]*|[/_ ]+", text):
+        if lines[-1] and len(lines[-1] + part.rstrip()) > width:
+            lines.append("")
+        lines[-1] += part
+    return "\n".join(line.rstrip() for line in lines)
+
+
 def name_rows(axis: Axes, names: Sequence[str]) -> None:
     """One name per row, the first on top."""
     axis.set_yticks(range(len(names)), [label(name) for name in names])

@@ -17,6 +17,7 @@ from assay.reports.canvas import (
     SERIES,
     Drawing,
     Page,
+    broken,
     is_wide,
     label,
     name_rows,
@@ -34,6 +35,8 @@ LABELLED = 12
 ROW_HEIGHT = 0.27
 WIDTH = 7.0
 HOUR = 3600.0
+METRIC_WIDTH = 24
+"""Characters that fit below one of several metrics side by side."""
 MEMORY = "The largest of the seeds, sampled about once a second; not memory of a GPU. The baseline in orange."
 COST = "One point for each arm, mean with 95 % interval over its seeds; the baseline in orange."
 BELOW = 0.28
@@ -100,7 +103,7 @@ def _metric_panel(axis: Axes, report: Report, arms: Sequence[ArmSummary], metric
         plain_ticks(axis.xaxis, min(shown), max(shown))
     else:
         axis.locator_params(axis="x", nbins=5)
-    axis.set_xlabel(label(metric.label))
+    axis.set_xlabel(broken(metric.label, METRIC_WIDTH))
 
 
 def _control_lines(axis: Axes, report: Report, metric: Metric, shown: Sequence[float]) -> None:
