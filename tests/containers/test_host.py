@@ -11,6 +11,7 @@ from assay.errors import DataError
 
 JOB = {
     "SLURM_JOB_ID": "7",
+    "SLURMD_NODENAME": "n1",
     "SLURM_JOB_END_TIME": "1700000000",
     "SLURM_JWT": "secret",
     "LSB_JOBID": "8",
@@ -22,7 +23,13 @@ JOB = {
 
 
 def test_what_a_scheduler_says_of_the_job_is_passed_on_and_nothing_else():
-    assert set(variables(FORWARDED, JOB)) == {"SLURM_JOB_ID", "SLURM_JOB_END_TIME", "LSB_JOBID", "GIT_AUTHOR_NAME"}
+    assert set(variables(FORWARDED, JOB)) == {
+        "SLURM_JOB_ID",
+        "SLURMD_NODENAME",
+        "SLURM_JOB_END_TIME",
+        "LSB_JOBID",
+        "GIT_AUTHOR_NAME",
+    }
 
 
 def test_a_variable_with_a_secret_name_is_passed_on_only_if_it_is_named_in_full():

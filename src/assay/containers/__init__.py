@@ -18,6 +18,7 @@ from assay.errors import ConfigError
 
 FORWARDED = (
     "SLURM_*",
+    "SLURMD_NODENAME",
     "LSB_*",
     "OMP_NUM_THREADS",
     "GIT_AUTHOR_NAME",
