@@ -2,6 +2,7 @@
 
 import os
 import sys
+from typing import NoReturn
 
 from assay import progress
 from assay.errors import AssayError, NonFiniteError, Unfinished
@@ -64,5 +65,15 @@ def _code_of(error: BaseException) -> int:
     return 1
 
 
+def leave(code: int) -> NoReturn:
+    """End the process; a rank at once. To take torch down took 2 to 4 s on busy cores, when a deadline is near."""
+    if "RANK" not in os.environ:
+        sys.exit(code)
+    for stream in (sys.stdout, sys.stderr):
+        if stream is not None:
+            stream.flush()
+    os._exit(code)
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    leave(main())

@@ -130,9 +130,12 @@ def test_two_nodes_train_together_and_a_chain_of_such_jobs_goes_on_to_the_bit(tm
     assert len(attempts) >= 2
     assert [each.code for each in attempts] == [75] * (len(attempts) - 1) + [0]
     elsewhere = [RunFolder(folder).read().attempts for folder in (place.run("slow", 0) / "nodes").glob("n?")]
-    assert sum(map(len, elsewhere)) == len(attempts)
+    parts = sum(map(len, elsewhere))  # the last job may find the training done
+    assert 2 <= parts <= len(attempts)
     log = (place.run("slow", 0) / "job.log").read_text()
-    assert log.count("rank 0 is process") == log.count("rank 1 is process") == len(attempts)
+    assert log.count("rank 0 is process") == log.count("rank 1 is process") == parts
+    assert "it did not stop in time" not in log
+    assert "CANCELLED" not in log
     wait_until(lambda: slurm.ask("squeue", "-h") == "")
 
     other = Place(tmp_path / "alone", stage=RANKS, study=TWO_ARMS.replace("10}", "100}"))

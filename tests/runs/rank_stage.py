@@ -14,6 +14,7 @@ from tests.engine.rank import SharedTask, make
 from torch import Tensor, nn
 
 from assay import progress
+from assay.__main__ import leave
 from assay.engine.checkpoint import write_tensors
 from assay.engine.distributed import Group, join
 from assay.engine.session import checkpoint_folder, run_training
@@ -76,4 +77,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    leave(main())

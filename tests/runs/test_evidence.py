@@ -15,7 +15,7 @@ import pytest
 
 from assay import progress
 from assay.runs import evidence, gpus, stacks
-from assay.runs.evidence import collect, culprit
+from assay.runs.evidence import collect, culprit, rank
 from assay.runs.processes import descendants, kill_tree, state
 
 WITHIN_S = 5.0
@@ -288,3 +288,26 @@ def test_a_gpu_tells_its_state(place, monkeypatch):
     monkeypatch.setattr(gpus, "DRIVERS", (place.folder,))
     monkeypatch.setattr(gpus, "COMMAND", ["echo", "Fake GPU: 2.0 of 8.0 GiB"])
     assert collect(os.getpid(), {}, WITHIN_S)["gpu"] == "Fake GPU: 2.0 of 8.0 GiB once\n"
+
+
+WAITING = """Current thread 0x1 (most recent call first):
+  File "/env/lib/python3.11/site-packages/torch/distributed/distributed_c10d.py", line 9 in all_reduce
+  File "/src/assay/engine/distributed.py", line 5 in any_rank
+"""
+READING = """Current thread 0x1 (most recent call first):
+  File "/usr/lib/python3.11/pathlib.py", line 9 in open
+  File "/src/study/task.py", line 7 in read
+"""
+
+
+@pytest.mark.parametrize(
+    ("second", "expected"),
+    [(READING, "rank 1 of 2 on n2"), (WAITING, "some rank, for all on n2 wait")],
+    ids=["one hangs", "all wait"],
+)
+def test_of_several_ranks_the_one_that_hangs_is_named_and_none_that_merely_waits(monkeypatch, second, expected):
+    monkeypatch.setenv("SLURMD_NODENAME", "n2")
+    ranks = {2**22 + rank: f"rank {rank} of 2" for rank in range(2)}
+    found = {f"process {pid}": "python in futex_wait" for pid in ranks}
+    stacks = dict(zip((f"stacks {pid}" for pid in ranks), (WAITING, second), strict=True))
+    assert rank({**found, **stacks}, ranks) == {"rank": expected}

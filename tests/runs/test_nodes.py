@@ -12,9 +12,13 @@ from pathlib import Path
 import pytest
 
 from assay.errors import ConfigError
+from assay.machine import MachineConfig
+from assay.matrix.jobs import Planned, job_of
+from assay.matrix.submission import Submission
 from assay.runs import nodes
-from assay.runs.nodes import NODES, NODES_AT, launch, meeting_place
+from assay.runs.nodes import NODES, NODES_AT, launch, meeting_place, say_the_end
 from assay.runs.ranks import PROCESSES
+from assay.schedulers.config import ResourcesConfig
 
 TOLD = 'import os, sys, time; rank = int(os.environ["RANK"])\n'
 
@@ -23,7 +27,7 @@ class Job:
     """Two nodes of a job, which on this computer differ by name only; the second one waits to be asked."""
 
     def __init__(self, folder: Path) -> None:
-        self.run = folder / "run"
+        self.run, self.asked = folder / "run", 0
         self.environment = {**os.environ, "SLURM_JOB_ID": "7", "OMP_NUM_THREADS": "1", "ASSAY_TOLD": "too"}
         for name in ("ASSAY_PROGRESS", "ASSAY_CHECKPOINTS", "SLURM_JOB_END_TIME", "RANK"):
             self.environment.pop(name, None)
@@ -33,6 +37,7 @@ class Job:
 
     def start(self, program: str, processes: int = 4) -> "subprocess.Popen[str]":
         """Run a few lines of Python in every rank, as the first node does."""
+        self.asked += 1
         place = meeting_place(self.run, self.environment)
         told = {PROCESSES: str(processes), NODES: "2", NODES_AT: str(place), "SLURMD_NODENAME": "n1"}
         start = "import os, sys; from assay.runs.nodes import launch; sys.exit(launch(sys.argv[1:], None, os.environ))"
@@ -43,12 +48,15 @@ class Job:
     def give(self, program: str) -> tuple[int, str]:
         """The same to its end: the code, and what was said on the first node."""
         started = self.start(program)
-        said, _ = started.communicate(timeout=60)
+        said, _ = started.communicate(timeout=120)
+        end = time.monotonic() + 60
+        while len(list(self.run.glob("nodes/*/*.ended"))) < self.asked and time.monotonic() < end:
+            time.sleep(0.05)
         return started.returncode, said
 
     def end(self) -> tuple[int, str]:
-        """As the script of a job ends the other nodes' part."""
-        self.helper.send_signal(signal.SIGTERM)
+        """As the first node ends its job."""
+        say_the_end(self.run, self.environment)
         said, _ = self.helper.communicate(timeout=30)
         return self.helper.returncode, said
 
@@ -122,9 +130,26 @@ def test_ranks_that_cannot_be_shared_out_evenly_are_refused(tmp_path):
         launch(["true"], None, {PROCESSES: "3", NODES: "2", NODES_AT: str(tmp_path)})
 
 
+def test_a_signal_ends_a_helper_too(job):
+    while not any(job.run.glob("nodes/*/n2.ready")):
+        time.sleep(0.05)
+    job.helper.send_signal(signal.SIGTERM)
+    assert job.helper.wait(timeout=30) == 0
+
+
 def test_a_helper_outside_a_job_is_refused(tmp_path):
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("SLURM", "LSB"))}
     command = [sys.executable, "-m", "assay.runs.nodes", str(tmp_path)]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
     assert done.returncode == 2
     assert "got no job; allowed: within a job of several nodes" in done.stderr
+
+
+@pytest.mark.parametrize(("asked", "helps"), [({"nodes": 2, "processes": 2}, True), ({"nodes": 2}, False), ({}, False)])
+def test_a_job_of_several_nodes_that_train_together_has_helpers(tmp_path, asked, helps):
+    machine = MachineConfig(scheduler="slurm", resources=ResourcesConfig(**asked))
+    told = {"experiment": "toy-slow-s0", "repository": str(tmp_path), "commit": "c", "pipeline": ".", "overrides": []}
+    run = tmp_path / "runs/toy/slow/0"
+    made = job_of(Planned(run=run, submission=Submission(**told, machine="/machine.yaml")), machine)
+    expected = ("-m", "assay.runs.nodes", str(run), "/machine.yaml") if helps else ()
+    assert made.beside[1:] == expected

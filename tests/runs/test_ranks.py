@@ -37,7 +37,7 @@ def started(tmp_path: Path, program: str, processes: int = 2) -> "subprocess.Pop
 def ended(tmp_path: Path, program: str, processes: int = 2) -> tuple[int, str, str]:
     """Exit code, output, complaints."""
     process = started(tmp_path, program, processes)
-    said, complained = process.communicate(timeout=60)
+    said, complained = process.communicate(timeout=120)
     return process.returncode, said, complained
 
 
@@ -175,7 +175,7 @@ def pid_of(supervised, rank: int, attempt: int) -> int:
     return int(line.split()[-1])
 
 
-def wait_until(holds, within_s: float = 60.0) -> None:
+def wait_until(holds, within_s: float = 120.0) -> None:
     end = time.monotonic() + within_s
     while not holds():
         assert time.monotonic() < end
@@ -195,7 +195,7 @@ def test_two_ranks_stop_with_one_checkpoint_and_go_on_and_a_killed_one_is_named(
     process = shared.start(command=stage)
     pid_of(shared, 1, 1)
     process.send_signal(signal.SIGTERM)
-    process.communicate(timeout=60)
+    process.communicate(timeout=120)
     assert process.returncode == UNFINISHED
     (folder,) = (shared.folder / "run/checkpoints").iterdir()
     saved = CheckpointFolder(folder, "0123456789abcdef").load()[1]
@@ -203,7 +203,7 @@ def test_two_ranks_stop_with_one_checkpoint_and_go_on_and_a_killed_one_is_named(
 
     process = shared.start(command=stage)
     os.kill(pid_of(shared, 1, 2), signal.SIGKILL)
-    said, _ = process.communicate(timeout=60)
+    said, _ = process.communicate(timeout=120)
     assert process.returncode == 128 + signal.SIGKILL
     assert f"train: goes on from step {saved['step']}" in said
     found = diagnosis(shared)
@@ -220,7 +220,7 @@ def test_ranks_that_were_stopped_and_killed_end_with_the_weights_of_undisturbed_
         process = shared.start(command=stage)
         victim = pid_of(shared, attempt % 2, attempt)
         os.kill(victim if number == signal.SIGKILL else process.pid, number)
-        process.communicate(timeout=60)
+        process.communicate(timeout=120)
     assert shared.run(command=stage)[0] == 0
     parts, _ = read_tensors(shared.folder / "out/model.safetensors")
     other = shared.start(command=[*stage, "--out", "whole"], run="undisturbed")

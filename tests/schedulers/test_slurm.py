@@ -109,7 +109,7 @@ def test_every_node_but_the_first_runs_what_is_to_run_beside_the_command(slurm, 
     assert {"--nodes=3", "--ntasks-per-node=1"} <= set(re.findall("^#SBATCH (.*)$", text, re.MULTILINE))
     step = "srun --nodes=2 --ntasks=2 --cpus-per-task=4 --relative=1 --input=none help 'a run' &\nbeside=$!\ntrue &\n"
     assert step in text
-    assert 'code=$?\nkill "$beside" 2>/dev/null\nwait "$beside"\nexit "$code"\n' in text
+    assert re.search(r'code=\$\?\nsleep 2 .*\nkill "\$beside" 2>/dev/null\nwait "\$beside"\nexit "\$code"\n', text)
     assert "srun" not in slurm.render(job(resources=ResourcesConfig(nodes=3)))
 
 

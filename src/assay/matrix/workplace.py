@@ -22,6 +22,7 @@ from assay.matrix.git import git, with_identity
 from assay.matrix.handback import hand_back
 from assay.matrix.submission import Submission, read_submission
 from assay.progress import UNFINISHED
+from assay.runs.nodes import say_the_end
 from assay.runs.processes import set_parent_death_signal
 from assay.runs.record import HEARTBEAT_S, LOST_AFTER_S, Attempt
 from assay.runs.store import RunFolder, is_held
@@ -193,6 +194,8 @@ def main(run: Path) -> int:
     except AssayError as error:
         print(f"assay: {error}", file=sys.stderr, flush=True)
         return error.exit_code
+    finally:
+        say_the_end(run, os.environ)
 
 
 if __name__ == "__main__":

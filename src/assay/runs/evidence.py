@@ -23,7 +23,7 @@ from assay.runs.processes import descendants, entry, stat
 from assay.runs.provenance import masked
 from assay.runs.ranks import node_name
 from assay.runs.scribe import close_others
-from assay.runs.stacks import answer, ask, culprit_line, link, open_files, python_stacks
+from assay.runs.stacks import answer, ask, culprit_line, link, open_files, python_stacks, waits_for_others
 
 MAX_PROCESSES = 64
 """The command and the deepest. With the limits below, in characters, a record stays under 1 MB."""
@@ -74,14 +74,20 @@ def culprit(evidence: Mapping[str, str]) -> str | None:
 
 
 def rank(evidence: Mapping[str, str], ranks: Mapping[int, str]) -> dict[str, str]:
-    """Which of several ranks, process to words, is or started the one that hangs, and where: more evidence."""
+    """Which of several ranks, process to words, is or started the one that hangs, and where: more evidence.
+
+    One that merely waits is not it: that may be on another node.
+    """
     if not ranks:
         return {}
     line = culprit(evidence)
     pids = [int(key.removeprefix("stacks ")) for key in evidence if key.startswith("stacks ")]
     hangs = next((pid for pid in reversed(pids) if culprit_line([evidence[f"stacks {pid}"]]) == line), None)
-    words = next((words for pid, words in ranks.items() if hangs in (pid, *descendants(pid))), "some rank")
-    return {"rank": f"{words} on {node_name(os.environ)}"}
+    words = next((words for pid, words in ranks.items() if hangs in (pid, *descendants(pid))), None)
+    node = node_name(os.environ)
+    if words is None or waits_for_others(evidence[f"stacks {hangs}"]):
+        return {"rank": f"some rank, for all on {node} wait"}
+    return {"rank": f"{words} on {node}"}
 
 
 def _tree(roots: Collection[int], apart: Collection[int]) -> list[int]:

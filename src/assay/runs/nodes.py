@@ -5,6 +5,7 @@
     RUN/nodes/JOB/NODE.ready             that node can be asked
     RUN/nodes/JOB/N.request              the Nth stage that several nodes are to run: command and place of each node
     RUN/nodes/JOB/N.NODE.ended           exit code of that node's part
+    RUN/nodes/JOB/end                    the job is over
     RUN/nodes/JOB/N.over                 whoever still runs a part of it is to end it
     RUN/nodes/NODE/                      what that node's supervisor has kept, as of any run
 
@@ -32,9 +33,12 @@ from assay.runs.ranks import PROCESSES, RANK, Ended, Place, free_port, node_name
 
 NODES, NODES_AT = "ASSAY_NODES", "ASSAY_NODES_AT"
 """Environment variables of a job of several nodes: how many, and the folder where they speak."""
+END = "end"
 READY_WITHIN_S = 300.0
 """How long the first node waits for the others: their containers start at different times."""
 LOOK_EVERY_S = 0.5
+ENDS_WITHIN_S = 5.0
+"""How long ranks may take to end by themselves once the next stage is asked for."""
 HANDED_ON = ("PYTHONPATH", "OMP_NUM_THREADS", "GOMP_SPINCOUNT", "OMP_WAIT_POLICY")
 """Variables that a rank on another node gets from the first node, besides those of assay."""
 
@@ -44,6 +48,13 @@ def meeting_place(run: Path, environment: Mapping[str, str]) -> Path | None:
     job = environment.get("SLURM_JOB_ID") or environment.get("LSB_JOBID")
     again = environment.get("SLURM_RESTART_COUNT", "0")
     return run / "nodes" / f"{job}-{again}" if job else None
+
+
+def say_the_end(run: Path, environment: Mapping[str, str]) -> None:
+    """Let the other nodes of this job go, if there are any."""
+    folder = meeting_place(run, environment)
+    if folder is not None and folder.is_dir():
+        write_bytes(folder / END, b"")
 
 
 def launch(command: Sequence[str], given: int | None, environment: Mapping[str, str]) -> int:
@@ -122,14 +133,15 @@ class Helper:
         self.over = False
 
     def serve(self) -> int:
-        """Until a signal says that the job is over."""
+        """Until the first node, or a signal, says that the job is over."""
         for ends in (signal.SIGTERM, signal.SIGINT):
             signal.signal(ends, self._end)
         signal.signal(signal.SIGUSR1, lambda received, _: self._pass_on(received))
+        set_parent_death_signal(signal.SIGTERM)  # the scheduler's own process on this node was killed
         self.folder.mkdir(parents=True, exist_ok=True)
         number = 1
         write_bytes(self.folder / f"{self.name}.ready", b"")
-        while not self.over:
+        while not (self.over or (self.folder / END).exists()):
             path = self.folder / f"{number}.request"
             if path.exists():
                 self._take_part(number, path)
@@ -147,9 +159,13 @@ class Helper:
             stdin=subprocess.DEVNULL,
             preexec_fn=lambda: set_parent_death_signal(signal.SIGTERM),
         )
-        told, ends = False, (self.folder / f"{number}.over", self.folder / f"{number + 1}.request")
+        told, newer = False, 0.0
         while self.part.poll() is None:
-            if not told and any(path.exists() for path in ends):  # who asked may have been killed, and started again
+            over = any((self.folder / name).exists() for name in (f"{number}.over", END))
+            if (self.folder / f"{number + 1}.request").exists():  # who asked may have been killed, and started again
+                newer = newer or time.monotonic()
+                over = over or time.monotonic() - newer > ENDS_WITHIN_S
+            if over and not told:
                 told = True
                 self._pass_on(signal.SIGTERM)
             time.sleep(LOOK_EVERY_S)

@@ -4,6 +4,7 @@ Each is the same stage with torchrun's variables, so torchrun can start them as 
 ends with 1 whatever its ranks end with (75 and 76 would be lost), dies of SIGUSR1, and imports torch to do so.
 """
 
+import math
 import os
 import signal
 import socket
@@ -28,6 +29,8 @@ FORWARDED = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
 LOOK_EVERY_S = 0.05
 OTHERS_WITHIN_S = 3.0
 """How long the others may take to end by themselves once one has failed: an error that is the cause may come late."""
+ELSEWHERE_WITHIN_S = 15.0
+"""How long other nodes have to say how their ranks ended, where those here have lost them."""
 SAVED_WITHIN_S = 60.0
 """The same after one that has ended as it should."""
 TERM_WITHIN_S = 3.0
@@ -124,7 +127,8 @@ def run_ranks(command: Sequence[str], place: Place, elsewhere: Elsewhere | None 
         ranks.start()
         return ranks.wait()
     finally:
-        ranks.end(0.0)
+        if ranks.running:
+            ranks.end(0.0)
         for number, handler in before.items():
             signal.signal(number, handler)
 
@@ -138,6 +142,7 @@ class Ranks:
         self.here: list[Ended] = []
         self.there: list[Ended] = []
         self.ending = False
+        self.failed_at = self.saved_at = math.inf
         self.asked: int | None = None
         self.pause = threading.Event()  # its stack says that it waits for others, which that of time.sleep does not
 
@@ -162,13 +167,9 @@ class Ranks:
 
     def wait(self) -> int:
         """Until all have ended; the code that counts."""
-        until: float | None = None
-        while self.running or self._missing():
+        while self.running or self._asks_elsewhere():
             self._look()
-            patience = self._patience()
-            if patience is not None:
-                until = min(until or float("inf"), time.monotonic() + patience)
-            if until is not None and time.monotonic() > until:
+            if time.monotonic() > self._until():
                 self.end(TERM_WITHIN_S)
                 break
             self.pause.wait(LOOK_EVERY_S)
@@ -186,8 +187,10 @@ class Ranks:
                 self._look()
                 self.pause.wait(LOOK_EVERY_S)
 
-    def _missing(self) -> int:
-        return 0 if self.elsewhere is None else self.elsewhere.count - len(self.there)
+    def _asks_elsewhere(self) -> bool:
+        """Whether the other nodes have to say what was at fault; what ends well here does so there, for ranks agree."""
+        missing = 0 if self.elsewhere is None else self.elsewhere.count - len(self.there)
+        return missing > 0 and any(each.code not in (0, UNFINISHED) for each in self.here)
 
     def _look(self) -> None:
         for rank, process in list(self.running.items()):
@@ -199,12 +202,16 @@ class Ranks:
         if self.elsewhere is not None and not self.ending:
             self.there = self.elsewhere.ended()
 
-    def _patience(self) -> float | None:
-        """How long the others may go on now; None while none has ended that they wait for."""
+    def _until(self) -> float:
+        """When whoever still runs, or owes an answer, has had time enough; never while nobody has ended."""
         ended = [*self.here, *self.there]
         if any(each.code not in (0, UNFINISHED) for each in ended):
-            return OTHERS_WITHIN_S
-        return SAVED_WITHIN_S if any(each.code == UNFINISHED or each.leads for each in ended) else None
+            self.failed_at = min(self.failed_at, time.monotonic())
+        elif any(each.code == UNFINISHED or each.leads for each in ended):
+            self.saved_at = min(self.saved_at, time.monotonic())
+        return min(
+            self.failed_at + (OTHERS_WITHIN_S if self.running else ELSEWHERE_WITHIN_S), self.saved_at + SAVED_WITHIN_S
+        )
 
     def _verdict(self) -> int:
         """That of the rank at fault: one that a signal ended, else the first that failed by itself."""

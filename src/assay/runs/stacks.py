@@ -84,6 +84,12 @@ def culprit_line(stacks: Collection[str]) -> str | None:
     return next((line for line, _ in (*busy, *own, *packages)), None)
 
 
+def waits_for_others(stacks: str) -> bool:
+    """Whether what the main thread of a process called waits for another thread, process or rank."""
+    found = _innermost(_main_thread(stacks), _LIBRARY, _PACKAGES)
+    return found is None or found[1]
+
+
 def _innermost(frames: list[tuple[str, str, str]], *foreign: re.Pattern[str]) -> tuple[str, bool] | None:
     """The first frame that is not foreign, and whether what it called waits for others."""
     waits = False

@@ -38,7 +38,7 @@ class Job:
     """How long one attempt may take, in s; None: the scheduler's default."""
     attempts: int = 1
     beside: tuple[str, ...] = ()
-    """Of several nodes, what every one but the first runs as long as the command; it ends with 0 on SIGTERM."""
+    """Of several nodes, what every one but the first runs as long as the command, which tells it when to end."""
     avoid: tuple[str, ...] = ()
     """Nodes that it must not run on."""
 

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from assay.progress import STALLED, UNFINISHED
 from assay.schedulers import SUSPECTS, Job
 
+END_BESIDE = ("sleep 2  # by itself it ends quietly", 'kill "$beside" 2>/dev/null', 'wait "$beside"')
 SUSPECTS_AT_MOST = 1
 """On how many nodes a run may stall before it is the run that is suspect; then its chain ends."""
 
@@ -36,7 +37,7 @@ def lines(  # noqa: PLR0913 - a scheduler's words, each under its own name
         'while wait "$child"; kill -0 "$child" 2>/dev/null; do :; done  # a signal ends `wait` early',
         'wait "$child"',
         "code=$?",
-        *(['kill "$beside" 2>/dev/null', 'wait "$beside"'] if job.beside else []),
+        *(END_BESIDE if job.beside else []),
         *([] if job.attempts == 1 else _afterwards(suspects, node, avoid, give_up)),
         'exit "$code"',
     ]

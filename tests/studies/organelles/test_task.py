@@ -1,5 +1,7 @@
 """What the engine is given: batches by cursor and rank, a loss with its buffers, validation, exact resuming."""
 
+import os
+import subprocess
 import sys
 from pathlib import Path
 
@@ -9,7 +11,9 @@ import yaml
 from tests.studies.organelles.conftest import SLOTS
 
 from assay.config import resolved
+from assay.engine.checkpoint import read_tensors
 from assay.engine.distributed import Group
+from assay.engine.session import CHECKPOINTS
 from assay.engine.verify import verify_command
 from assay.errors import ConfigError
 from assay.studies.organelles import simulate
@@ -108,8 +112,8 @@ def test_a_head_that_begins_at_the_prior_predicts_the_class_shares(make_params):
     torch.testing.assert_close(bias.detach().sigmoid(), shares, rtol=1e-3, atol=1e-6)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("slot", [pytest.param(slot, marks=pytest.mark.pipeline) for slot in SLOTS] + ["running prior"])
+@pytest.mark.pipeline
+@pytest.mark.parametrize("slot", [*SLOTS, "running prior"])
 def test_training_repeats_and_goes_on_bit_for_bit(slot, make_params):
     own = [*RUNNING, "train.accumulate=2"] if slot == "running prior" else SLOTS[slot]
     params = make_params(*own)
@@ -118,3 +122,37 @@ def test_training_repeats_and_goes_on_bit_for_bit(slot, make_params):
     command = [sys.executable, "-m", "assay", "stage", "organelles", "train", "--params", "params.yaml"]
     report = verify_command(command, 4, 0)
     assert report.identical, report
+
+
+PLAIN = [*(f"augmentation.{key}={value}" for key, value in
+           {"flip": "false", "transpose": "false", "contrast": 0, "gamma": 0, "noise": 0}.items()),
+         "train.optimizer.name=sgd", "train.optimizer.betas=null", "train.optimizer.momentum=0",
+         "train.optimizer.weight_decay=0", "train.optimizer.lr=1", "train.schedule.name=constant",
+         "train.schedule.warmup_fraction=null", "train.schedule.initial_division=null",
+         "train.schedule.final_division=null", "train.clip_norm=null", "train.steps=1", "train.batch_size=4",
+         "train.checkpoint_every=1", "train.validate_every=1"]  # fmt: skip
+
+
+def weights_after_a_step(processes: int) -> dict[str, torch.Tensor]:
+    """Of a training in so many processes."""
+    place = Path(f"by-{processes}")
+    command = [sys.executable, "-m", "assay", "stage", "organelles", "train", "--processes", str(processes)]
+    subprocess.run(
+        [*command, "--params", "params.yaml"], env={**os.environ, CHECKPOINTS: str(place)}, check=True, timeout=300
+    )
+    (path,) = place.glob("*/step-000000001.safetensors")
+    return {name: each for name, each in read_tensors(path)[0].items() if name.startswith("model/network")}
+
+
+@pytest.mark.slow
+def test_two_processes_take_the_step_of_one_with_the_whole_batch(make_params):
+    """With a rate of 1 and no momentum the step is the gradient; without augmentation, which differs by process."""
+    params = make_params(*PLAIN, "loss.bce=0.2")
+    simulate.run(params)
+    Path("params.yaml").write_text(yaml.safe_dump(resolved(params)))
+    one, two = weights_after_a_step(1), weights_after_a_step(2)
+    fresh = make_task(params)
+    torch.manual_seed(0)
+    assert one.keys() == {f"model/network.{name}" for name in fresh.build().network.state_dict()}
+    for name, tensor in one.items():
+        torch.testing.assert_close(two[name], tensor, rtol=1e-5, atol=1e-5)

@@ -13,7 +13,7 @@ from assay.engine.config import TrainConfig
 from assay.studies.organelles.data_section import AugmentationConfig, DataConfig, SamplingConfig
 from assay.studies.organelles.loss_section import LossConfig
 from assay.studies.organelles.network_section import ModelConfig
-from assay.studies.organelles.sections import EvaluationConfig, MemoryConfig, PredictConfig
+from assay.studies.organelles.sections import CompareConfig, EvaluationConfig, MemoryConfig, PredictConfig
 
 STAGES: dict[str, tuple[str, ...]] = {
     "simulate": ("data",),
@@ -32,6 +32,7 @@ STAGES: dict[str, tuple[str, ...]] = {
     "validate": ("data", "evaluation"),
     "predict": ("predict", "evaluation"),
     "memory": ("memory", "train.precision"),
+    "compare": ("compare",),
 }
 SHARED_STAGES = ("train",)
 """Those that several processes can run together, each with its part of every batch."""
@@ -75,6 +76,8 @@ class Params:
     """A user's volume."""
     memory: MemoryConfig
     """Batch sizes for a GPU."""
+    compare: CompareConfig
+    """Cost of the networks of a study."""
 
     def conflicts(self) -> Iterator[Problem]:
         """Contradictions between sections."""

@@ -152,7 +152,7 @@ def confusion(path: Path, table: Tensor) -> None:
 
 
 class Cost(NamedTuple):
-    """What a network gave and took: mean Dice, parameters, GFLOP per patch, GiB of a step, seconds per step."""
+    """What a network gave and took: mean Dice, parameters, GFLOP per patch, resident GiB, seconds of training."""
 
     name: str
     dice: float
@@ -167,8 +167,8 @@ def trade_offs(path: Path, every: Sequence[Cost]) -> None:
     labels = {
         "parameters": "trained parameters",
         "gflop": "GFLOP per patch, forward",
-        "gib": "GiB of a training step",
-        "seconds": "seconds per step",
+        "gib": "GiB resident at most",
+        "seconds": "seconds of training",
     }
     with page(path, 9.0, 3.2) as figure:
         for axis, (key, label) in zip(figure.subplots(1, 4, sharey=True), labels.items(), strict=True):

@@ -45,6 +45,16 @@ class PredictConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class CompareConfig:
+    """What the networks of a study gave and took, from its runs."""
+
+    runs: Annotated[str, Incidental()]
+    """Folder of the study's runs: arms, and in each its seeds."""
+    output: Annotated[str, Incidental()]
+    """Folder for the table and the figure."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class MemoryConfig:
     """The table of batch sizes for a GPU."""
 
