@@ -192,7 +192,9 @@ def draw(batches: Iterator[Any]) -> None:
 
 def flat() -> None:
     """Resident memory while 500 steps of volumes are taken."""
-    task, params = prepared("data.volumes=24", *VOLUMES, "model.features=4", "train.batch_size=2")
+    task, params = prepared(
+        "data.volumes=24", *VOLUMES, "sampling.patch=[16,32,32]", "model.features=4", "train.batch_size=2"
+    )
     steps, batches = Steps(task, params), task.batches(0)
     process, seen = psutil.Process(), []
     for _ in range(20):
@@ -204,13 +206,13 @@ def flat() -> None:
 
 
 ALONE = """
-import resource, sys
+import pathlib, resource, sys
 import torch
 from assay.matrix.arms import resolve
 from assay.studies.organelles.model import build
 from assay.studies.organelles.model.cost import objective
 torch.set_num_threads(1)
-params = resolve(sys.argv[1]).arms[sys.argv[2]].params
+params = resolve(pathlib.Path(sys.argv[1])).arms[sys.argv[2]].params
 edges = params.sampling.patch
 model = build(params.model, 14, edges)
 optimizer = torch.optim.AdamW(model.parameters(), fused=True)
