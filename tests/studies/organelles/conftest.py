@@ -16,6 +16,7 @@ TINY = [
     "data.validation_fraction=0.34",
     "sampling.patch=[32,32]",
     "model.features=4",
+    "loss.adjust=add",  # so that a prior is part of what is tested
     "train.steps=6",
     "train.batch_size=2",
     "train.log_every=2",
