@@ -53,7 +53,7 @@ wheelhouse: env
 ##@ Check
 ## run the tests
 test: env
-	OMP_NUM_THREADS=1 pytest -n 2 -q
+	OMP_NUM_THREADS=1 pytest -n 2 --dist worksteal -q
 
 ## kill, cut off, starve and hang real runs; TORTURE_KILLS and TORTURE_DEADLINES say how often
 torture: env
@@ -62,7 +62,7 @@ torture: env
 
 ## run whole pipelines of the other studies through DVC, at tiny size
 studies: env
-	OMP_NUM_THREADS=1 pytest -n 2 -q -m pipeline tests/studies
+	OMP_NUM_THREADS=1 pytest -n 2 --dist worksteal -q -m pipeline tests/studies
 
 ## run through a real Slurm, Docker and Apptainer, started by the tests, and a stand-in of vast.ai; needs root
 backends: env

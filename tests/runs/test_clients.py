@@ -188,6 +188,14 @@ def test_what_is_not_finite_in_a_message_arrives_as_nothing(speaker):
     assert list(messages(speaker.client)) == [{"type": "stage", "facts": {"rates": [None, 1.0]}}]
 
 
+def test_the_last_words_of_one_that_left_what_it_was_told_unread_are_heard(speaker):
+    """Linux says then that the connection was reset, before it hands out what had been sent."""
+    speaker.client.tell_limit(60.0)
+    speaker.end.send(b'{"type": "verdict", "code": 0}')
+    speaker.end.close()
+    assert list(messages(speaker.client)) == [{"type": "verdict", "code": 0}, None]
+
+
 def test_what_is_no_message_is_passed_over(speaker):
     for raw in (b"\xff", b"[1]", b"[" * 100_000, b'{"type": "hello"}'):
         speaker.end.send(raw)

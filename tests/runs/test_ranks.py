@@ -1,6 +1,7 @@
 """Several processes for one stage: how they start, what becomes of a signal, and whose end counts."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -171,8 +172,8 @@ def pid_of(supervised, rank: int, attempt: int) -> int:
     path = supervised.folder / f"run/logs/{attempt:04d}.log"
     wait_until(lambda: path.exists() and path.read_text().count(" is process ") == 2)
     wait_until(lambda: max(folder.glob("*/step-*"), default=None) != newest)
-    (line,) = [line for line in path.read_text().splitlines() if f" rank {rank} is process " in line]
-    return int(line.split()[-1])
+    (found,) = re.findall(rf"rank {rank} is process (\d+)", path.read_text())  # gloo may say something on the same line
+    return int(found)
 
 
 def wait_until(holds, within_s: float = 120.0) -> None:

@@ -287,6 +287,8 @@ def messages(client: Client) -> Iterator[dict[str, Any] | None]:
             raw = client.connection.recv(MESSAGE_BYTES)
         except BlockingIOError:
             return
+        except ConnectionResetError:  # said once: it left what it was told unread; what it had sent is still there
+            continue
         except OSError:
             raw = b""
         if not raw:
