@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from tests.backends import apptainer_setup, docker_engine
 from tests.backends.images import IMAGE, TINY, add_image_sources, build_image, use
+from tests.backends.place import TWO_ARMS, Place
 from tests.backends.slurm import Cluster, install
 from tests.conftest import Project
 
@@ -79,3 +80,8 @@ def clone(project, tmp_path) -> Callable[[str], Path]:
         return folder
 
     return cloned
+
+
+@pytest.fixture
+def place(tmp_path, slurm) -> Place:
+    return Place(tmp_path, study=TWO_ARMS)

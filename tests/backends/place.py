@@ -71,6 +71,24 @@ if code == 0:
     Path("results/train/metrics.json").write_text(json.dumps({"error": 0.0}))
 sys.exit(code)
 """
+TWO_ARMS = """\
+name: toy
+question: Does it come to its end?
+study: asl
+pipeline: dvc.yaml
+baseline: slow
+seeds: [0]
+base: {train.steps: 10}
+arms:
+  slow: {reason: The reference.}
+  fast:
+    reason: Another.
+    set: {train.steps: 20}
+metrics:
+  train/error: {direction: min}
+hypotheses:
+  H1: {claim: It does., metric: train/error, arm: fast, versus: slow, test: superior, margin: 0.1}
+"""
 MACHINE = {
     "name": "test",
     "scheduler": "slurm",

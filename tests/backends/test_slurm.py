@@ -12,7 +12,7 @@ from itertools import pairwise
 from statistics import mean, median
 
 import pytest
-from tests.backends.place import RANKS, TRAINING, Place, wait_until
+from tests.backends.place import RANKS, TRAINING, TWO_ARMS, Place, wait_until
 from tests.matrix.toy import ROOT
 
 from assay.engine.checkpoint import read_tensors
@@ -20,33 +20,10 @@ from assay.runs.store import RunFolder
 
 pytestmark = pytest.mark.slurm
 
-TWO_ARMS = """\
-name: toy
-question: Does it come to its end?
-study: asl
-pipeline: dvc.yaml
-baseline: slow
-seeds: [0]
-base: {train.steps: 10}
-arms:
-  slow: {reason: The reference.}
-  fast:
-    reason: Another.
-    set: {train.steps: 20}
-metrics:
-  train/error: {direction: min}
-hypotheses:
-  H1: {claim: It does., metric: train/error, arm: fast, versus: slow, test: superior, margin: 0.1}
-"""
 LOST_PER_HOP_S = 10.0
 QUIET_START_S = 5.0
 """From the start of a job until the training goes on: Python, DVC and torch, on quiet cores. Where they are busy and
 this takes longer, everything else that a hop consists of does too, and so may the whole."""
-
-
-@pytest.fixture
-def place(tmp_path, slurm) -> Place:
-    return Place(tmp_path, study=TWO_ARMS)
 
 
 def experiments(place: Place) -> dict[str, dict[str, str]]:

@@ -134,3 +134,14 @@ def test_processes_that_want_to_know_at_once_ask_once(tmp_path):
         process.join()
     assert {process.exitcode for process in processes} == {0}
     assert (tmp_path / "asked").read_text() == "x"
+
+
+def test_where_nothing_can_be_kept_the_scheduler_is_asked_each_time(tmp_path):
+    (tmp_path / "full").touch()
+    cluster = Cluster(tmp_path / "full")
+    for number in (1, 2):
+        assert cluster.words().known(["1"]) == {"1": "RUNNING"}
+        assert cluster.asked == number
+    cluster.words().note({"2": "PENDING"})
+    cluster.words().expire()
+    assert (tmp_path / "full").read_bytes() == b""

@@ -5,7 +5,8 @@ Open it when a state is out of date, or a scheduler is asked too often.
     words = Words(Path(".assay/slurm"), ask)
     words.known(["123", "124_7"])       # job -> the scheduler's own word
 
-One file for all processes of a repository: whoever finds it too old asks, the others wait for the answer.
+One file for all processes of a repository: whoever finds it too old asks, the others wait for the answer. Where nothing
+can be written, as on a full disk, every process asks for itself.
 """
 
 import dataclasses
@@ -14,7 +15,7 @@ import json
 import os
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -105,12 +106,17 @@ class Words:
     def _write(self, said: Said) -> None:
         """In one step, but not to survive a power failure: it is only what can be asked again."""
         temporary = self.path.with_name(f".words.{os.getpid()}")
-        temporary.write_text(json.dumps(dataclasses.asdict(said)))
-        temporary.replace(self.path)
+        with suppress(OSError):
+            temporary.write_text(json.dumps(dataclasses.asdict(said)))
+            temporary.replace(self.path)
+            return
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
-        self._lock.parent.mkdir(parents=True, exist_ok=True)
-        with self._lock.open("ab") as file:
-            fcntl.flock(file, fcntl.LOCK_EX)
+        with ExitStack() as open_files:
+            with suppress(OSError):
+                self._lock.parent.mkdir(parents=True, exist_ok=True)
+                fcntl.flock(open_files.enter_context(self._lock.open("ab")), fcntl.LOCK_EX)
             yield
