@@ -63,7 +63,8 @@ def _unpack(folder: Path) -> None:
     for package in folder.glob("*.deb"):
         target = Path("/") if package.name.startswith("apptainer_") else folder / "libraries"
         _run("dpkg", "-x", str(package), str(target))
-    shutil.copytree(folder / "libraries/usr/lib/x86_64-linux-gnu", PRIVATE, symlinks=True, dirs_exist_ok=True)
+    shutil.rmtree(PRIVATE, ignore_errors=True)
+    shutil.copytree(folder / "libraries/usr/lib/x86_64-linux-gnu", PRIVATE, symlinks=True)
 
 
 def _link_against_private_libraries(program: Path) -> None:
