@@ -92,7 +92,7 @@ def test_contradictions_are_refused_in_words(case, make_params):
 
 def test_the_committed_parameters_are_valid_and_described():
     params = load(Params, PARAMS)
-    assert describe(params).startswith("unet 2-D, 16 features, labels masked, prior add: ")
+    assert describe(params).startswith("unet 2-D, 16 features, labels masked, no adjustment: ")
 
 
 def test_epochs_are_described_too(make_params):

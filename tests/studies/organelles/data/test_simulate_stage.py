@@ -131,7 +131,7 @@ def test_a_request_to_stop_leaves_what_stood_there(make_params, monkeypatch):
         return made(seed, number, *rest)
 
     monkeypatch.setattr(simulate, "simulate_crop", interrupted)
-    with pytest.raises(Unfinished, match=r"simulate: stopped at 3 of 6 crops"):
+    with pytest.raises(Unfinished, match=r"simulate: stopped at [1-5] of 6 crops"):  # others are being made beside it
         simulate.run(make_params("data.seed=5"))
     assert contents() == before
 
