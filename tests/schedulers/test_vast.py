@@ -313,6 +313,16 @@ def test_without_this_computer_a_run_is_stopped_before_its_money_is_gone_and_wai
     assert (desk.run / "state").read_text() == "saved\n" and world.rented == []
 
 
+def test_an_unclaimed_result_outlives_a_machine_that_takes_a_while_to_stop(desk, world):
+    world.fault(stopping_s=2.0)
+    scheduler, job_id = desk.submit(f"{HOLD}; echo result >runs/r/result", keep=0.5)
+    desk.go(desk.running(scheduler, job_id))
+    wait_for(lambda: [each["actual_status"] for each in world.ever] == ["exited"])
+    assert len(world.rented) == 1
+    assert desk.ended(scheduler, job_id).startswith("EXIT 0")
+    assert (desk.run / "result").read_text() == "result\n" and world.rented == []
+
+
 def test_without_this_computer_a_run_that_never_stops_is_ended_with_its_machine(desk, world, monkeypatch):
     monkeypatch.setattr("assay.schedulers.vast_steps.SHORTEST_S", 1.0)
     with world.changed() as state:

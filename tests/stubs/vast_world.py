@@ -24,6 +24,7 @@ FAULTS: dict[str, Any] = {
     "stuck": [],  # machines that never leave `loading`
     "taken": [],  # offers that somebody else has rented meanwhile
     "credit": False,  # there is no money left
+    "stopping_s": 0.0,  # how long a machine that is stopped still runs
     "answers_lost": 0,  # of so many requests to rent the answer is lost
     "copies_half": False,  # rsync fails in the middle, and the client says nothing
 }

@@ -69,8 +69,7 @@ left=$((ASSAY_END - now))
   all_is_here || give_back destroy
   [ -e "$base/out/code" ] || bash "$base/in/job.sh"
   sleep @KEEP@
-  [ -e "$base/out/code" ] && give_back @UNCLAIMED@
-  give_back destroy
+  if [ -e "$base/out/code" ]; then give_back @UNCLAIMED@; else give_back destroy; fi  # one of them: a stop takes a while
 ) </dev/null >>"$base/onstart.log" 2>&1 &
 """
 
