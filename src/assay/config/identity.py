@@ -11,8 +11,11 @@ from typing import Any
 import assay
 from assay.config.fields import is_incidental, leaves
 
-BYSTANDERS = ("runs", "matrix", "reports", "schedulers", "cli.py", "stages.py", "progress.py")
-"""Code that runs, plans and reports, and computes nothing: a run goes on when it has changed."""
+BYSTANDERS = (
+    *("runs", "matrix", "reports", "schedulers", "containers", "images"),
+    *("cli.py", "stages.py", "progress.py", "machine.py", "doctor.py", "rented.py", "figures.py"),
+)
+"""Code that runs, plans, draws and reports, and computes nothing: a run goes on when it has changed."""
 
 
 def config_digest(config: Any, keys: Sequence[str], **facts: str) -> str:

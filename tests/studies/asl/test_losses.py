@@ -7,8 +7,9 @@ import torch
 from torch import Tensor
 
 from assay.studies.asl import losses
-from assay.studies.asl.model.outputs import Prediction, Statistics
+from assay.studies.asl.model.outputs import Prediction
 from assay.studies.asl.physics import Physics, joint_signal
+from assay.studies.asl.statistics import Statistics
 
 UNIT = Statistics(cbf_mean=0.0, cbf_std=1.0 - 1e-6, att_mean=0.0, att_std=1.0 - 1e-6)
 """With these the z-scores are the values themselves, so that expected numbers can be read off."""

@@ -1,24 +1,19 @@
 """What a parameter file of the burgers study may say, and what it is told when it contradicts itself."""
 
-import ast
 from pathlib import Path
 
 import pytest
 import torch
-import yaml
 
 from assay.config import load
 from assay.errors import ConfigError
 from assay.matrix.arms import resolve
-from assay.studies.burgers.config import STAGES, Params, describe
+from assay.studies.burgers.config import Params, describe
 from assay.studies.burgers.model import parameter_count
 from assay.studies.burgers.networks import build
 
 STUDY = Path(__file__).parents[3] / "studies/burgers"
 SEPARATED = ("model.attention=channel_separated", "model.shared_groups=true")
-PACKAGE = "assay.studies.burgers"
-SOURCE = Path(__file__).parents[3] / "src/assay/studies/burgers"
-DECLARATIONS = {"config", "sections", "network_sections"}
 FACTS = {"mean": 0.0, "std": 1.0}
 
 REFUSED = {
@@ -126,21 +121,6 @@ def test_the_committed_parameters_are_valid_and_described():
     assert "32 tokens, standard: 2400 steps, 38400 samples" in describe(params)
 
 
-def test_the_stages_of_the_pipeline_read_what_the_study_says():
-    """A key that a stage reads and dvc.yaml does not list would not run the stage again when it changes."""
-    stages = yaml.safe_load((STUDY / "dvc.yaml").read_text())["stages"]
-    assert list(stages) == list(STAGES)
-    for name, keys in STAGES.items():
-        assert tuple(stages[name]["params"]) == keys
-        assert stages[name]["cmd"] == f"assay stage burgers {name} --params params.yaml"
-
-
-def test_every_file_that_a_stage_depends_on_exists():
-    stages = yaml.safe_load((STUDY / "dvc.yaml").read_text())["stages"]
-    named = {dep for stage in stages.values() for dep in stage["deps"] if "src/" in dep}
-    assert named and not [dep for dep in named if not (STUDY / dep).exists()]
-
-
 @pytest.fixture(scope="module")
 def arms():
     return resolve(STUDY / "study.yaml").arms
@@ -190,36 +170,3 @@ def without_memory():
     """Networks are made without their weights."""
     with torch.device("meta"):
         yield
-
-
-def imports(path: Path) -> set[str]:
-    """Modules of the study that a file imports, and names in them that may be modules."""
-    found = set()
-    for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.ImportFrom) and node.module:
-            found |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
-    return {name.removeprefix(f"{PACKAGE}.") for name in found if name.startswith(f"{PACKAGE}.")}
-
-
-def needed(stage: str) -> set[str]:
-    """Files of the study that a stage's module needs, itself included; `model` for all of that folder.
-
-    Without those that declare parameters, which DVC compares by value.
-    """
-    known, new = set[str](), {stage}
-    while new:
-        name = new.pop()
-        path = SOURCE.joinpath(*name.split("."))
-        file = path.with_suffix(".py") if path.with_suffix(".py").exists() else path / "__init__.py"
-        if file.exists() and name not in known:
-            known.add(name)
-            new |= imports(file)
-    return {"model" if name.split(".")[0] == "model" else f"{name}.py" for name in known - DECLARATIONS}
-
-
-@pytest.mark.parametrize("stage", STAGES)
-def test_a_stage_depends_on_all_code_of_the_study_that_it_needs(stage):
-    """What is not listed could change and leave stale results."""
-    listed = yaml.safe_load((STUDY / "dvc.yaml").read_text())["stages"][stage]["deps"]
-    own = {dep.partition("/studies/burgers/")[2] for dep in listed if "/studies/burgers/" in dep}
-    assert own == needed(stage)

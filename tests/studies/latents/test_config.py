@@ -1,22 +1,16 @@
 """What a parameter file of the latents study may say, and what it is told when it contradicts itself."""
 
-import ast
 import json
-from pathlib import Path
 
 import pytest
-import yaml
 from tests.studies.latents.conftest import LINEAR, PARAMS, PLAIN
 
 from assay.config import load
 from assay.errors import ConfigError
 from assay.matrix.arms import resolve
-from assay.studies.latents.config import SMALL, STAGES, Params, describe
+from assay.studies.latents.config import SMALL, Params, describe
 
 STUDY = PARAMS.parent
-PACKAGE = "assay.studies.latents"
-SOURCE = Path(__file__).parents[3] / "src/assay/studies/latents"
-DECLARATIONS = {"config", "sections"}
 
 REFUSED = {
     "overlapping splits": (
@@ -125,48 +119,9 @@ def test_a_linear_encoder_is_called_so(make_params):
     assert describe(make_params(f"model.autoencoder={LINEAR}")).startswith("linear encoder")
 
 
-def test_the_stages_of_the_pipeline_read_what_the_study_says():
-    """A key that a stage reads and dvc.yaml does not list would not run the stage again when it changes."""
-    stages = yaml.safe_load((STUDY / "dvc.yaml").read_text())["stages"]
-    assert {name: tuple(stage["params"]) for name, stage in stages.items()} == STAGES
-
-
 def test_every_arm_of_the_study_is_valid_and_different_from_the_baseline():
     resolved = resolve(STUDY / "study.yaml")
     assert len(resolved.arms) > 20 and not [name for name, arm in resolved.arms.items() if arm.same_as]
-
-
-def imports(path: Path) -> set[str]:
-    """Modules of the study that a file imports, and names in them that may be modules."""
-    found = set()
-    for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.ImportFrom) and node.module:
-            found |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
-    return {name.removeprefix(f"{PACKAGE}.") for name in found if name.startswith(f"{PACKAGE}.")}
-
-
-def needed(stage: str) -> set[str]:
-    """Files of the study that a stage's module needs, itself included; `model` for all of that folder.
-
-    Without those that declare parameters, which DVC compares by value.
-    """
-    known, new = set[str](), {stage}
-    while new:
-        name = new.pop()
-        path = SOURCE.joinpath(*name.split("."))
-        file = path.with_suffix(".py") if path.with_suffix(".py").exists() else path / "__init__.py"
-        if file.exists() and name not in known:
-            known.add(name)
-            new |= imports(file)
-    return {"model" if name.split(".")[0] == "model" else f"{name}.py" for name in known - DECLARATIONS}
-
-
-@pytest.mark.parametrize("stage", STAGES)
-def test_a_stage_depends_on_all_code_of_the_study_that_it_needs(stage):
-    """What is not listed could change and leave stale results."""
-    listed = yaml.safe_load((STUDY / "dvc.yaml").read_text())["stages"][stage]["deps"]
-    own = {dep.partition("/studies/latents/")[2] for dep in listed if "/studies/latents/" in dep}
-    assert own == needed(stage)
 
 
 def test_the_small_amounts_are_valid_for_a_rehearsal():

@@ -1,22 +1,14 @@
 """What a parameter file of the scanlines study may say, and what it is told when it contradicts itself."""
 
-import ast
-from pathlib import Path
-
 import pytest
-import yaml
 from tests.studies.scanlines.conftest import NO_TOKENS, ONE_LABEL, PARAMS, choose
 
 from assay.config import load
 from assay.errors import ConfigError
 from assay.matrix.arms import resolve
-from assay.studies.scanlines.config import STAGES, Params, describe
+from assay.studies.scanlines.config import Params, describe
 
 STUDY = PARAMS.parent
-PACKAGE = "assay.studies.scanlines"
-SOURCE = Path(__file__).parents[3] / "src/assay/studies/scanlines"
-DECLARATIONS = {"config", "sections", "network_section"}
-PIPELINE = [name for name in STAGES if name != "watch"]
 
 REFUSED = {
     "file of simulated images": (
@@ -154,54 +146,6 @@ def test_the_sweep_of_the_report_is_complete():
     found = {(arm.params.train.optimizer.weight_decay, arm.params.model.dropout) for arm in sweep}
     wanted = {(0, 0.1), (0.01, 0.1), (0.05, 0.1), (0.1, 0.15), (0.01, 0.15), (0.05, 0.15), (0.01, 0.2), (0.05, 0.2)}
     assert found == wanted
-
-
-def test_the_stages_of_the_pipeline_read_what_the_study_says():
-    """A key that a stage reads and dvc.yaml does not list would not run the stage again when it changes."""
-    stages = yaml.safe_load((STUDY / "dvc.yaml").read_text())["stages"]
-    assert list(stages) == PIPELINE
-    for name in PIPELINE:
-        assert tuple(stages[name]["params"]) == STAGES[name]
-        assert stages[name]["cmd"] == f"assay stage scanlines {name} --params params.yaml"
-
-
-def test_every_file_that_a_stage_depends_on_exists():
-    stages = yaml.safe_load((STUDY / "dvc.yaml").read_text())["stages"]
-    named = {dep for stage in stages.values() for dep in stage["deps"] if "src/" in dep}
-    assert named and not [dep for dep in named if not (STUDY / dep).exists()]
-
-
-def imports(path: Path) -> set[str]:
-    """Modules of the study that a file imports, and names in them that may be modules."""
-    found = set()
-    for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.ImportFrom) and node.module:
-            found |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
-    return {name.removeprefix(f"{PACKAGE}.") for name in found if name.startswith(f"{PACKAGE}.")}
-
-
-def needed(stage: str) -> set[str]:
-    """Files of the study that a stage's module needs, itself included; `model` for all of that folder.
-
-    Without those that declare parameters, which DVC compares by value.
-    """
-    known, new = set[str](), {stage}
-    while new:
-        name = new.pop()
-        path = SOURCE.joinpath(*name.split("."))
-        file = path.with_suffix(".py") if path.with_suffix(".py").exists() else path / "__init__.py"
-        if file.exists() and name not in known:
-            known.add(name)
-            new |= imports(file)
-    return {"model" if name.split(".")[0] == "model" else f"{name}.py" for name in known - DECLARATIONS}
-
-
-@pytest.mark.parametrize("stage", PIPELINE)
-def test_a_stage_depends_on_all_code_of_the_study_that_it_needs(stage):
-    """What is not listed could change and leave stale results."""
-    listed = yaml.safe_load((STUDY / "dvc.yaml").read_text())["stages"][stage]["deps"]
-    own = {dep.partition("/studies/scanlines/")[2] for dep in listed if "/studies/scanlines/" in dep}
-    assert own == needed(stage)
 
 
 def test_an_option_of_no_architecture_is_refused(make_params):

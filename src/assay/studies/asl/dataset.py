@@ -33,9 +33,9 @@ from assay.engine.stop import StopRequest
 from assay.errors import DataError
 from assay.files import write_bytes
 from assay.studies.asl.config import STAGES, Params
-from assay.studies.asl.model import Statistics
 from assay.studies.asl.phantom import PhantomBatch, simulate_phantoms
 from assay.studies.asl.physics import Physics, joint_signal, randomise_physics
+from assay.studies.asl.statistics import Statistics
 
 SCHEMA = 1
 BLOCK = 128  # phantoms drawn from one key: sample i belongs to block i // BLOCK whatever the size of the set

@@ -3,43 +3,22 @@
 Every estimator has one name, colour and marker in all figures (colours: Okabe and Ito, safe for colour-blind readers).
 """
 
-import io
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-import matplotlib
 import torch
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullLocator, StrMethodFormatter
 
-from assay.files import write_bytes
+from assay.figures import page
 from assay.studies.asl.amplitude import Curve
 from assay.studies.asl.estimators import CONSTANT, LEAST_SQUARES, NETWORK, NOMINAL, NULL, SMOOTHED
 from assay.studies.asl.evaluation import ALL, Score, Scores
 from assay.studies.asl.heldout import STRATA
 
-STYLE: Any = {
-    "font.size": 9.0,
-    "axes.titlesize": 10.0,
-    "axes.titleweight": "bold",
-    "axes.titlelocation": "left",
-    "axes.labelsize": 9.0,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "axes.axisbelow": True,
-    "grid.color": "#e6e6e6",
-    "grid.linewidth": 0.7,
-    "legend.frameon": False,
-    "lines.linewidth": 1.6,
-    "lines.markersize": 5.0,
-}
-DPI = 150
 GREY = "#666666"
 ATT_TOLERANCE = 2.0  # %, the change of ATT that a sound estimator stays below
 UNITS = {"cbf": "ml/100 g/min", "att": "ms"}
@@ -67,22 +46,10 @@ LOOKS = {
 }
 
 
-@contextmanager
-def page(path: Path, width: float, height: float) -> Iterator[Figure]:
-    """A figure of width x height inches in the style of the study, written to `path` as PNG at the end."""
-    with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(width, height), dpi=DPI, layout="constrained")
-        FigureCanvasAgg(figure)
-        yield figure
-        content = io.BytesIO()
-        figure.savefig(content, format="png", metadata={"Software": None})
-    write_bytes(path, content.getvalue())
-
-
 def error_by_snr(path: Path, scores: Scores, levels: Sequence[float]) -> None:
     """Mean absolute error against SNR: a row for each family, CBF and ATT side by side."""
     families = [family for family in FAMILIES if any(row.family == family for row in scores.rows)]
-    with page(path, 7.5, 0.6 + 2.9 * len(families)) as figure:
+    with page(path, 7.5, 0.6 + 2.9 * len(families), grid=True) as figure:
         axes = figure.subplots(len(families), 2, sharex=True, squeeze=False)
         for row, family in zip(axes, families, strict=True):
             for axis, quantity in zip(row, NAMES, strict=True):
@@ -101,7 +68,7 @@ def strata(path: Path, scores: Scores, snr: float) -> None:
     """Error of the network relative to least squares in every kind of voxel, with intervals."""
     rivals = {"mae_ratio": LEAST_SQUARES, "mae_ratio_smoothed": SMOOTHED}
     kinds = [kind for kind in (ALL, *STRATA) if scores.get(("voronoi", snr, kind), NETWORK, "cbf", "mae")]
-    with page(path, 7.5, 3.4) as figure:
+    with page(path, 7.5, 3.4, grid=True) as figure:
         axes = figure.subplots(1, 2, sharey=True)
         for axis, quantity in zip(axes, NAMES, strict=True):
             for offset, (metric, rival) in zip((-0.13, 0.13), rivals.items(), strict=True):
@@ -122,7 +89,7 @@ def strata(path: Path, scores: Scores, snr: float) -> None:
 
 def calibration(path: Path, scores: Scores, levels: Sequence[float]) -> None:
     """Share of voxels whose 68 % and 95 % interval holds the truth, against SNR."""
-    with page(path, 7.5, 3.2) as figure:
+    with page(path, 7.5, 3.2, grid=True) as figure:
         axes = figure.subplots(1, 2, sharex=True, sharey=True)
         for axis, quantity in zip(axes, NAMES, strict=True):
             for nominal, (colour, marker) in {68: ("#009E73", "o"), 95: ("#CC79A7", "s")}.items():
@@ -144,7 +111,7 @@ def response(path: Path, scales: Sequence[float], curves: Mapping[str, Curve]) -
     """Mean CBF, relative to that at scale 1, and change of ATT, against the factor on signal and noise."""
     one = list(scales).index(1)
     nulls = [curve for name, curve in curves.items() if name.startswith(NULL)]
-    with page(path, 7.5, 3.6) as figure:
+    with page(path, 7.5, 3.6, grid=True) as figure:
         left, right = figure.subplots(1, 2)
         left.plot(scales, scales, color=GREY, linestyle="--", linewidth=1, label="ideal")
         relative = torch.stack([each.cbf.value / each.cbf.value[one] for each in nulls])

@@ -11,8 +11,9 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from assay.studies.asl.model.outputs import ATT_LIMITS, INPUT_SCALE, Prediction, Statistics
+from assay.studies.asl.model.outputs import ATT_LIMITS, INPUT_SCALE, Prediction
 from assay.studies.asl.physics import Delays, Physics, joint_signal
+from assay.studies.asl.statistics import Statistics
 
 Kind = Literal["l1", "l2", "huber"]
 

@@ -11,8 +11,9 @@ from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from assay.figures import page
 from assay.studies.asl.estimators import LEAST_SQUARES, NETWORK, SMOOTHED
-from assay.studies.asl.figures import GREY, LOOKS, NAMES, UNITS, page
+from assay.studies.asl.figures import GREY, LOOKS, NAMES, UNITS
 from assay.studies.asl.heldout import HeldOut
 from assay.studies.asl.trained import Maps
 
@@ -35,7 +36,7 @@ def draw(out: Path, phantoms: HeldOut, maps: Mapping[str, Maps], count: int, snr
 
 
 def _page(path: Path, phantoms: HeldOut, maps: Mapping[str, Maps], k: int, snr: float) -> None:
-    with page(path, 7.6, 8.2) as figure:
+    with page(path, 7.6, 8.2, grid=True) as figure:
         axes = figure.subplots(1 + len(SHOWN), 4)
         for place, quantity in enumerate(NAMES):
             mask = phantoms.mask[k]

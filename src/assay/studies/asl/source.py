@@ -26,8 +26,8 @@ from assay.studies.asl.dataset import (
     split,
     statistics_of,
 )
-from assay.studies.asl.model import Statistics
 from assay.studies.asl.physics import Physics
+from assay.studies.asl.statistics import Statistics
 
 
 class Source(Protocol):

@@ -4,19 +4,15 @@ Every estimator has one name, colour and line in all figures (colours: Okabe and
 The equation is without units: x in domain lengths, t in the time of one length at u = 1.
 """
 
-import io
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import matplotlib
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from assay.files import write_bytes
+from assay.figures import page
 from assay.studies.burgers.calibration import LEVELS
 from assay.studies.burgers.curves import TRUTH, Curve, spectrum_frames, times
 from assay.studies.burgers.equation import cell_centres
@@ -34,22 +30,6 @@ from assay.studies.burgers.estimators import (
 from assay.studies.burgers.evaluation import Case, Scores, Task, reachable
 from assay.studies.burgers.metrics import nrmse_frames
 
-STYLE: Any = {
-    "font.size": 9.0,
-    "axes.titlesize": 10.0,
-    "axes.titleweight": "bold",
-    "axes.titlelocation": "left",
-    "axes.labelsize": 9.0,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "axes.axisbelow": True,
-    "grid.color": "#e6e6e6",
-    "grid.linewidth": 0.7,
-    "legend.frameon": False,
-    "lines.linewidth": 1.6,
-}
-DPI = 150
 CLOSE = 0.12  # of the domain, on each side of the shock
 OFF_SCALE = 3.0  # times the error of persistence, above which curves leave the figure
 
@@ -86,21 +66,9 @@ def looks(names: Sequence[str]) -> dict[str, Look]:
     return {name: found.get(name) or LOOKS[name] for name in names}
 
 
-@contextmanager
-def page(path: Path, width: float, height: float) -> Iterator[Figure]:
-    """A figure of width x height inches in the style of the study, written to `path` as PNG at the end."""
-    with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(width, height), dpi=DPI, layout="constrained")
-        FigureCanvasAgg(figure)
-        yield figure
-        content = io.BytesIO()
-        figure.savefig(content, format="png", metadata={"Software": None})
-    write_bytes(path, content.getvalue())
-
-
 def error_by_time(path: Path, t: Tensor, errors: Mapping[str, Curve], nu: float) -> None:
     """Rollout error against time, with 95 % bands for the trained models."""
-    with page(path, 7.5, 4.4) as figure:
+    with page(path, 7.5, 4.4, grid=True) as figure:
         axis = figure.subplots()
         for name, look in looks(list(errors)).items():
             curve = errors[name]
@@ -119,7 +87,7 @@ def error_by_time(path: Path, t: Tensor, errors: Mapping[str, Curve], nu: float)
 def spectrum(path: Path, case: Case, spectra: Mapping[str, Tensor]) -> None:
     """Energy by wave number at some times."""
     frames = spectrum_frames(case)
-    with page(path, 2.6 * len(frames) + 0.6, 3.6) as figure:
+    with page(path, 2.6 * len(frames) + 0.6, 3.6, grid=True) as figure:
         axes = figure.subplots(1, len(frames), sharex=True, sharey=True, squeeze=False)[0]
         for place, (axis, frame) in enumerate(zip(axes, frames, strict=True)):
             for name in (name for name in SPECTRA if name in spectra):
@@ -137,7 +105,7 @@ def spectrum(path: Path, case: Case, spectra: Mapping[str, Tensor]) -> None:
 def calibration(path: Path, scores: Scores, nu: float, members: int) -> None:
     """Share of the truth within central intervals of the ensembles, against the intervals' nominal level."""
     tasks: dict[Task, str] = {"sampled_step": "one step", "rollout": "rollout"}
-    with page(path, 6.4, 4.2) as figure:
+    with page(path, 6.4, 4.2, grid=True) as figure:
         axes = figure.subplots(1, 2, sharex=True, sharey=True)
         for axis, (task, title) in zip(axes, tasks.items(), strict=True):
             axis.plot((0, 1), (0, 1), color="#888888", linewidth=1, linestyle=":", label="nominal")
@@ -161,7 +129,7 @@ def spacetime(path: Path, case: Case, rollouts: Mapping[str, Tensor], place: int
     errors = {name: fields - truth for name, fields in shown.items()}
     limit = float(truth.abs().max())
     largest = max(min(float(error.abs().max()), limit) for error in errors.values())
-    with page(path, 8.5, 5.2) as figure:
+    with page(path, 8.5, 5.2, grid=True) as figure:
         axes = figure.subplots(2, 3)
         images = [_image(axes[0, 0], case, truth, "truth", limit)]
         for column, name in enumerate(shown, start=1):
@@ -202,7 +170,7 @@ def shock(path: Path, case: Case, rollouts: Mapping[str, Tensor], images: int) -
     turn, window = cells // 2 - cell, slice(cells // 2 - half, cells // 2 + half + 1)
     x = (cell_centres(cells) - float(cell_centres(cells)[cells // 2]))[window]
     members = rollouts[CORRECTED][:, place, 0, frame].cpu().roll(turn, -1)[:, window]
-    with page(path, 6.0, 4.0) as figure:
+    with page(path, 6.0, 4.0, grid=True) as figure:
         axis = figure.subplots()
         drawn = {TRUTH: case.truth[place, frame], NETWORK: rollouts[NETWORK][place, 0, frame]}
         drawn[FNO] = rollouts[FNO][place, 0, frame]

@@ -6,7 +6,8 @@ from pathlib import Path
 from matplotlib.axes import Axes
 from torch import Tensor
 
-from assay.studies.burgers.figures import Look, page
+from assay.figures import page
+from assay.studies.burgers.figures import Look
 from assay.studies.burgers.selection import Agreement
 
 LOOKS = {
@@ -21,7 +22,7 @@ LOOKS = {
 
 def error_by_time(path: Path, t: Tensor, errors: Mapping[str, Tensor]) -> None:
     """Rollout error of every method against time, both (K,)."""
-    with page(path, 7.5, 4.2) as figure:
+    with page(path, 7.5, 4.2, grid=True) as figure:
         axis = figure.subplots()
         for name, error in errors.items():
             look = LOOKS[name]
@@ -35,7 +36,7 @@ def error_by_time(path: Path, t: Tensor, errors: Mapping[str, Tensor]) -> None:
 
 def selection(path: Path, t: Tensor, agreements: Sequence[Agreement]) -> None:
     """How well the reward knows the better candidate, at times t (K,), beside chance."""
-    with page(path, 7.5, 4.6) as figure:
+    with page(path, 7.5, 4.6, grid=True) as figure:
         upper, lower = figure.subplots(2, 1, sharex=True)
         chance = [1 / each.candidates for each in agreements]
         _against_chance(upper, t, [each.picked_best for each in agreements], chance)

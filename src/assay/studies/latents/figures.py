@@ -3,37 +3,19 @@
 Activity has no unit; a time step is 20 ms. Colours: Okabe and Ito, safe for colour-blind readers.
 """
 
-import io
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-import matplotlib
 import torch
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from assay.files import write_bytes
+from assay.figures import page
 from assay.studies.latents.evaluation import Rollout, principal_variances
 from assay.studies.latents.linear import Split
 
-STYLE: Any = {
-    "font.size": 9.0,
-    "axes.titlesize": 10.0,
-    "axes.titleweight": "bold",
-    "axes.titlelocation": "left",
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "axes.axisbelow": True,
-    "grid.color": "#e6e6e6",
-    "legend.frameon": False,
-    "lines.linewidth": 1.4,
-}
-DPI = 150
 BLUE, GREEN, GREY, RED = "#0072B2", "#009E73", "#888888", "#D55E00"
 SHOWN_STEPS = 300  # of a trace
 MOST_TRACES = 8
@@ -54,21 +36,9 @@ LOOKS = {
 }
 
 
-@contextmanager
-def page(path: Path, width: float, height: float) -> Iterator[Figure]:
-    """A figure of width x height inches in the style of the study, written to `path` as PNG at the end."""
-    with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(width, height), dpi=DPI, layout="constrained")
-        FigureCanvasAgg(figure)
-        yield figure
-        content = io.BytesIO()
-        figure.savefig(content, format="png", metadata={"Software": None})
-    write_bytes(path, content.getvalue())
-
-
 def horizon(path: Path, curves: Mapping[str, Sequence[float]]) -> None:
     """Error by steps ahead; at 0 that of the reconstruction."""
-    with page(path, 6.0, 3.8) as figure:
+    with page(path, 6.0, 3.8, grid=True) as figure:
         axis = figure.subplots()
         for name, curve in curves.items():
             look = LOOKS[name]
@@ -85,7 +55,7 @@ def horizon(path: Path, curves: Mapping[str, Sequence[float]]) -> None:
 def rollouts(path: Path, latent: Rollout, activity: Rollout, test: Split) -> None:
     """Error by step of both kinds of rollout, beside the variance of activity."""
     variance = float(test.activity.double().var(0, correction=0).mean())
-    with page(path, 7.5, 3.6) as figure:
+    with page(path, 7.5, 3.6, grid=True) as figure:
         axes = figure.subplots(1, 2, sharey=True)
         for axis, rolled, title in zip(axes, (latent, activity), ("latent rollout", "activity rollout"), strict=True):
             errors = rolled.errors.double().cpu().clamp(min=1e-6)
@@ -102,7 +72,7 @@ def rollouts(path: Path, latent: Rollout, activity: Rollout, test: Split) -> Non
 def variance(path: Path, types: Tensor, errors: Tensor, test: Split) -> None:
     """Error of one step against variance, by neuron; colours are cell types."""
     x, y = test.activity.double().var(0, correction=0).cpu(), errors.cpu()
-    with page(path, 5.2, 4.4) as figure:
+    with page(path, 5.2, 4.4, grid=True) as figure:
         axis = figure.subplots()
         points = axis.scatter(x, y, c=types, cmap="turbo", s=5, linewidths=0)
         ends = [float(x.min()), float(x.max())]
@@ -118,7 +88,7 @@ def traces(path: Path, rolled: Rollout, test: Split, neurons: Tensor) -> None:
     place = int(rolled.by_start.argsort()[len(rolled.first) // 2])
     start, shown = rolled.first[place], min(SHOWN_STEPS, rolled.traces.shape[1])
     picked = torch.linspace(0, len(neurons) - 1, min(MOST_TRACES, len(neurons))).long().tolist()
-    with page(path, 7.5, 0.9 * len(picked) + 0.8) as figure:
+    with page(path, 7.5, 0.9 * len(picked) + 0.8, grid=True) as figure:
         axes = figure.subplots(len(picked), 1, sharex=True, squeeze=False)[:, 0]
         for axis, kind in zip(axes, picked, strict=True):
             truth = test.activity[start + 1 : start + 1 + shown, neurons[kind]].cpu()
@@ -138,7 +108,7 @@ def latents(path: Path, states: Tensor) -> None:
     centred = (states - states.mean(0)).cpu()
     _, _, axes_of_states = torch.linalg.svd(centred, full_matrices=False)
     plane = centred @ axes_of_states[:2].T
-    with page(path, 7.5, 3.4) as figure:
+    with page(path, 7.5, 3.4, grid=True) as figure:
         left, right = figure.subplots(1, 2)
         left.plot(range(1, len(values) + 1), values / values.sum(), color=BLUE, marker="o", markersize=2)
         left.set(yscale="log", title="Latent variance", xlabel="principal axis", ylabel="share of the variance")

@@ -7,11 +7,11 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from assay.errors import DataError
+from assay.files import write_csv
 from assay.matrix.cells import CellResult, read_cells
 from assay.studies.organelles import figures
 from assay.studies.organelles.config import Params
 from assay.studies.organelles.figures import Cost
-from assay.studies.organelles.tables import write_csv
 
 GIB = 2**30
 

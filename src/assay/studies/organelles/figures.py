@@ -4,38 +4,22 @@ Membranes are dark, what they enclose is light, of one hue for each organelle (O
 readers, where they reach).
 """
 
-import io
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import matplotlib
 import numpy as np
 import torch
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_rgb
-from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from assay.files import write_bytes
+from assay.figures import page
 from assay.studies.organelles.classes import CLASSES, OTHER, OUTSIDE
 
-STYLE: Any = {
-    "font.size": 9.0,
-    "axes.titlesize": 10.0,
-    "axes.titleweight": "bold",
-    "axes.titlelocation": "left",
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "legend.frameon": False,
-    "lines.linewidth": 1.6,
-    "hatch.linewidth": 0.4,
-}
-DPI = 150
 COLOURS = {
     "ecs": "#F0E442",
     "pm": "#000000",
@@ -64,18 +48,6 @@ class Example(NamedTuple):
     truth: Tensor
     predicted: Tensor
     missing: Sequence[str]
-
-
-@contextmanager
-def page(path: Path, width: float, height: float) -> Iterator[Figure]:
-    """A figure of width x height inches in the style of the study, written to `path` as PNG at the end."""
-    with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(width, height), dpi=DPI, layout="constrained")
-        FigureCanvasAgg(figure)
-        yield figure
-        content = io.BytesIO()
-        figure.savefig(content, format="png", metadata={"Software": None})
-    write_bytes(path, content.getvalue())
 
 
 def examples(path: Path, every: Sequence[Example]) -> None:

@@ -15,13 +15,13 @@ from torch import nn
 from assay.engine.progress import phase
 from assay.engine.stop import StopRequest
 from assay.errors import DataError
+from assay.files import write_csv
 from assay.studies.organelles.classes import CLASSES
 from assay.studies.organelles.config import Params
 from assay.studies.organelles.model import build
 from assay.studies.organelles.model.cost import Memory, operations, parameters
 from assay.studies.organelles.network_section import ModelConfig
 from assay.studies.organelles.slots import PATCHES, SLOTS
-from assay.studies.organelles.tables import write_csv
 
 GIB = 2**30
 

@@ -9,14 +9,13 @@ from assay.config import code_digest, config_digest
 from assay.engine.distributed import join
 from assay.engine.session import checkpoint_folder, run_training
 from assay.engine.train import Trained
-from assay.files import write_bytes
+from assay.files import write_bytes, write_csv
 from assay.studies.organelles import networks
 from assay.studies.organelles.cache import open_crops
 from assay.studies.organelles.classes import CLASSES
 from assay.studies.organelles.config import STAGES, Params
 from assay.studies.organelles.prior import Frequencies, adjustment, class_weights
 from assay.studies.organelles.splits import read_split
-from assay.studies.organelles.tables import write_csv
 from assay.studies.organelles.task import OrganelleTask
 
 OUT = Path("results/train")

@@ -24,6 +24,7 @@ from assay.engine.precision import pick_device
 from assay.engine.progress import Phase, phase
 from assay.engine.stop import StopRequest
 from assay.errors import CheckpointError
+from assay.files import write_csv, write_json
 from assay.studies.organelles import evaluation, figures, networks
 from assay.studies.organelles.cache import Crops, open_crops
 from assay.studies.organelles.classes import CLASSES, OTHER
@@ -34,7 +35,6 @@ from assay.studies.organelles.model import build
 from assay.studies.organelles.model.cost import operations, parameters
 from assay.studies.organelles.segmenter import Logits
 from assay.studies.organelles.splits import Split, read_split
-from assay.studies.organelles.tables import write_csv, write_json
 from assay.studies.organelles.windows import Piece
 
 OUT = Path("results/validate")

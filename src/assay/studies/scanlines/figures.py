@@ -3,48 +3,20 @@
 Colours are those of Okabe and Ito, safe for colour-blind readers.
 """
 
-import io
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
-import matplotlib
 import torch
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from assay.files import write_bytes
+from assay.figures import page
 from assay.studies.scanlines.metrics import Scores
 from assay.studies.scanlines.model.lines import normalise
 
-STYLE: Any = {
-    "font.size": 9.0,
-    "axes.titlesize": 10.0,
-    "axes.titleweight": "bold",
-    "axes.titlelocation": "left",
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "legend.frameon": False,
-    "lines.linewidth": 1.6,
-}
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
-DPI = 150
 CONTROLS = {"untrained": "--", "constant": ":", "template": "-."}
-
-
-@contextmanager
-def page(path: Path, width: float, height: float) -> Iterator[Figure]:
-    """A figure of width x height inches in the style of the study, written to `path` as PNG at the end."""
-    with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(width, height), dpi=DPI, layout="constrained")
-        FigureCanvasAgg(figure)
-        yield figure
-        content = io.BytesIO()
-        figure.savefig(content, format="png", metadata={"Software": None})
-    write_bytes(path, content.getvalue())
 
 
 def confusion(path: Path, names: Sequence[str], scores: Scores) -> None:

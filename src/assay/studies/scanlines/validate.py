@@ -25,6 +25,7 @@ from assay.engine.precision import pick_device
 from assay.engine.progress import Phase, phase
 from assay.engine.stop import StopRequest
 from assay.errors import CheckpointError
+from assay.files import write_csv, write_json
 from assay.studies.scanlines import changes, figures, networks
 from assay.studies.scanlines.config import Params
 from assay.studies.scanlines.dataset import Dataset, Rows, open_dataset
@@ -45,7 +46,6 @@ from assay.studies.scanlines.losses import entropy, priors, uninformed
 from assay.studies.scanlines.metrics import auroc_by_class, balanced_accuracy
 from assay.studies.scanlines.model import read_out_lines
 from assay.studies.scanlines.surface import class_names
-from assay.studies.scanlines.tables import write_csv, write_json
 
 OUT = Path("results/validate")
 

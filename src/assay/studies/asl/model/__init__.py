@@ -14,15 +14,10 @@ from assay.studies.asl.model.amplitude_aware import AmplitudeAwareSpatialASLNet
 from assay.studies.asl.model.controls import MatchedUNet, SmallCNN
 from assay.studies.asl.model.dual_encoder import DualEncoderSpatialASLNet
 from assay.studies.asl.model.homogeneous import HomogeneousASLNet, unit_dictionary
-from assay.studies.asl.model.outputs import (
-    PUBLISHED_STATISTICS,
-    Normalisation,
-    Prediction,
-    StandardisedModel,
-    Statistics,
-)
+from assay.studies.asl.model.outputs import Normalisation, Prediction, StandardisedModel
 from assay.studies.asl.model.spatial import SpatialASLNet
 from assay.studies.asl.physics import Physics
+from assay.studies.asl.statistics import PUBLISHED_STATISTICS, Statistics
 
 __all__ = [
     "PUBLISHED_STATISTICS",

@@ -12,14 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from assay.studies.asl.model.blocks import UNet
-from assay.studies.asl.model.outputs import (
-    ATT_LIMITS,
-    UNTRAINED_LOG_VARIANCE,
-    Prediction,
-    Statistics,
-    require_channels,
-)
+from assay.studies.asl.model.outputs import ATT_LIMITS, UNTRAINED_LOG_VARIANCE, Prediction, require_channels
 from assay.studies.asl.physics import Physics, joint_signal
+from assay.studies.asl.statistics import Statistics
 
 RELATIVE_LOG_VARIANCE_RANGE = (-14.0, 6.0)
 NOISE_RANGE = (1e-3, 1e3)  # of noise over amplitude: beyond, the network is not told more

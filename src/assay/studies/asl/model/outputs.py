@@ -5,13 +5,13 @@ ms from the signal as measured. So the statistics and the input normalisation li
 buffers.
 """
 
-from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from assay.errors import DataError
+from assay.studies.asl.statistics import Statistics
 
 Normalisation = Literal["global_scale", "per_curve"]
 
@@ -20,20 +20,6 @@ ATT_LIMITS = (0.0, 5000.0)  # ms
 LOG_VARIANCE_RANGE = (-5.0, 10.0)  # log of squared z-scores
 UNTRAINED_LOG_VARIANCE = -5.0  # what a network without variance heads reports: a constant, not an uncertainty
 INPUT_SCALE = 1000.0  # brings dM/M0 of grey matter, 0.003 to 0.01, to 3 to 10
-
-
-@dataclass(frozen=True, kw_only=True)
-class Statistics:
-    """Mean and standard deviation of the targets: CBF in ml/100 g/min, ATT in ms."""
-
-    cbf_mean: float
-    cbf_std: float
-    att_mean: float
-    att_std: float
-
-
-PUBLISHED_STATISTICS = Statistics(cbf_mean=60.0, cbf_std=23.09, att_mean=1750.0, att_std=721.7)
-"""Of CBF uniform in 20 to 100 and ATT uniform in 500 to 3000, which the phantoms are not."""
 
 
 class Prediction(NamedTuple):
