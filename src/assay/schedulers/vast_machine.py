@@ -69,7 +69,7 @@ left=$((ASSAY_END - now))
   all_is_here || give_back destroy
   [ -e "$base/out/code" ] || bash "$base/in/job.sh"
   sleep @KEEP@
-  if [ -e "$base/out/code" ]; then give_back @UNCLAIMED@; else give_back destroy; fi  # one of them: a stop takes a while
+  if [ -e "$base/out/code" ]; then give_back @UNCLAIMED@; else give_back destroy; fi  # a stop takes time
 ) </dev/null >>"$base/onstart.log" 2>&1 &
 """
 
