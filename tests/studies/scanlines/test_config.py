@@ -60,6 +60,20 @@ REFUSED = {
         ["augmentation.flip_vertical=true"],
         "augmentation.flip_vertical: got true; allowed: false with model.architecture causal; it reads lines in order",
     ),
+    "new images of a file": (
+        [
+            "augmentation.redraw=true",
+            "data.source=archive",
+            "data.file=own.npz",
+            "data.groups=parent",
+            "data.transpose=false",
+            "data.images=null",
+            "data.copies=null",
+            "data.label_noise=null",
+            "data.points=null",
+        ],
+        "augmentation.redraw: got true; allowed: false with data.source archive; nothing draws them",
+    ),
     "truncated lines": (
         ["augmentation.truncate=4"],
         "augmentation.truncate: got 4; allowed: null with model.architecture causal; it reads lines in order",

@@ -12,7 +12,8 @@ from assay.config import resolved
 from assay.engine.verify import verify_command
 from assay.studies.scanlines import simulate
 from assay.studies.scanlines.augmentation import augment
-from assay.studies.scanlines.dataset import open_dataset
+from assay.studies.scanlines.dataset import drawn_rows, open_dataset
+from assay.studies.scanlines.surface import COUNTS, TIP_CHANGE
 from assay.studies.scanlines.task import ScanTask
 
 CPU = torch.device("cpu")
@@ -33,6 +34,31 @@ def test_a_batch_is_a_function_of_seed_and_cursor(make_params):
     assert not torch.equal(first.images, second.images)
     other = next(make_task(make_params("seed=1")).batches(0))
     assert not torch.equal(first.images, other.images)
+
+
+def test_images_drawn_anew_are_a_function_of_seed_and_cursor_and_never_come_again(make_params):
+    params = make_params("augmentation.redraw=true", "augmentation.crop=0")
+    task = make_task(params)
+    batches = task.batches(0)
+    taken = [next(batches) for _ in range(20)]
+    again = next(task.batches(13))
+    assert torch.equal(taken[13].images, again.images) and torch.equal(taken[13].target, again.target)
+    images = torch.cat([batch.images for batch in taken])
+    assert len(images.flatten(1).unique(dim=0)) == len(images) == 20 * params.train.batch_size > task.samples_per_epoch
+    other = next(make_task(make_params("augmentation.redraw=true", "seed=1")).batches(0))
+    assert not torch.equal(taken[0].images, other.images)
+
+
+def test_images_drawn_anew_have_the_shares_and_the_wrong_labels_of_the_stored_ones(make_params):
+    data = make_params("data.label_noise=0.2").data
+    rows = drawn_rows(data, 4000, torch.Generator().manual_seed(0))
+    shares = torch.bincount(torch.tensor(data.merge), torch.tensor(COUNTS) / sum(COUNTS), minlength=4)
+    assert torch.allclose(torch.bincount(rows.clean_labels, minlength=4) / 4000, shares.float(), atol=0.03)
+    chance = float(0.2 * (1 - shares.square().sum()))  # a label drawn at random may be the right one
+    assert float((rows.labels != rows.clean_labels).float().mean()) == pytest.approx(chance, abs=0.02)
+    whole = rows.switch == data.lines
+    assert torch.equal(rows.first_labels[whole], rows.clean_labels[whole])
+    assert float((~whole).float().mean()) == pytest.approx(COUNTS[TIP_CHANGE] / sum(COUNTS), abs=0.02)
 
 
 def test_class_counts_are_those_of_the_training_part(make_params):

@@ -66,6 +66,10 @@ class Params:
         if self.train.ensemble_size > 1 and self.model.architecture not in STACKABLE:
             given, allowed = str(self.train.ensemble_size), f"1 with model.architecture {self.model.architecture}"
             yield Problem("train.ensemble_size", given, allowed, f"members are stacked of {', '.join(STACKABLE)}")
+        if self.augmentation.redraw and self.data.source != "simulated":
+            yield Problem(
+                "augmentation.redraw", "true", f"false with data.source {self.data.source}", "nothing draws them"
+            )
         if self.augmentation.truncate is not None and self.augmentation.truncate > lines:
             yield Problem("augmentation.truncate", str(self.augmentation.truncate), f"<= {lines}, data.lines")
 

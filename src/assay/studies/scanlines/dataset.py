@@ -76,6 +76,19 @@ def simulate_block(data: DataConfig, block: int, device: torch.device | str = "c
     return scan(scene, data.lines, points, draw), scene
 
 
+def drawn_rows(data: DataConfig, count: int, rng: torch.Generator) -> Rows:
+    """New images on the generator's device with merged labels, some of them wrong; no two have a parent in common."""
+    draw = Draw(rng)
+    scene = draw_scene(count, data.lines, data.points or data.lines, draw)
+    images = scan(scene, data.lines, data.points or data.lines, draw)
+    wrong = draw.chance(data.label_noise or 0.0, count)
+    merge = torch.tensor(data.merge, device=rng.device)
+    labels = torch.where(wrong, draw.choice(COUNTS, count), scene.label)
+    first = torch.where(scene.switch < data.lines, scene.states[:, 0], scene.label)
+    group = torch.arange(count, device=rng.device)
+    return Rows(images, merge[labels], merge[scene.label], merge[first], scene.switch, group)
+
+
 def noisy_labels(labels: NDArray[np.int64], parents: NDArray[np.int64], share: float, seed: int) -> NDArray[np.int64]:
     """Labels of which a share of the parents has one drawn from the priors, all copies of a parent the same."""
     rng = np.random.default_rng([seed, 1])

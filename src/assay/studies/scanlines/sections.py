@@ -88,6 +88,9 @@ class DataConfig:
 class AugmentationConfig:
     """What training images go through; validation and test images stay as they are."""
 
+    redraw: bool
+    """Train on images that are simulated anew for every batch, on the training device; of the stored training images
+    only the class counts are used then (source simulated)."""
     flip_horizontal: bool
     """Mirror every line with probability 0.5."""
     flip_vertical: bool

@@ -1,6 +1,7 @@
 """The scanlines study as the engine sees it: model, batches, loss, validation; open it to change what is learnt.
 
-The images lie on the device; a batch is a gather, and its augmentation is keyed by (seed, batch number).
+The images lie on the device, where a batch is a gather, or are drawn there; both, and the augmentation, are keyed by
+(seed, batch number).
 """
 
 from collections.abc import Iterator
@@ -13,7 +14,7 @@ from assay.engine.random import DataOrder, derive, generator
 from assay.engine.task import Evaluation, Model, Monitor
 from assay.studies.scanlines.augmentation import augment
 from assay.studies.scanlines.config import Params
-from assay.studies.scanlines.dataset import Dataset
+from assay.studies.scanlines.dataset import Dataset, Rows, drawn_rows
 from assay.studies.scanlines.losses import classification, position_weights, targets
 from assay.studies.scanlines.metrics import score
 from assay.studies.scanlines.model import build, read_out_lines
@@ -52,16 +53,23 @@ class ScanTask:
 
     def batches(self, cursor: int) -> Iterator[Batch]:
         """Augmented batches from batch `cursor` on."""
-        seed, size, rows = self.params.seed, self.params.train.batch_size, self.training
-        order = DataOrder(derive(seed, "data"), range(self.samples_per_epoch))
+        order = DataOrder(derive(self.params.seed, "data"), range(self.samples_per_epoch))
         while True:
-            chosen = torch.tensor([sample for _, sample in order.at(cursor * size, size)], device=self.device)
-            rng = generator(seed, "augment", cursor, device=self.device)
-            images, lengths = augment(rows.images[chosen], self.params.augmentation, rng)
-            kind = self.params.loss.line_targets
-            target = targets(rows.labels[chosen], rows.first_labels[chosen], rows.switch[chosen], self.lines, kind)
+            rows = self._drawn(cursor) if self.params.augmentation.redraw else self._stored(order, cursor)
+            rng = generator(self.params.seed, "augment", cursor, device=self.device)
+            images, lengths = augment(rows.images, self.params.augmentation, rng)
+            target = targets(rows.labels, rows.first_labels, rows.switch, self.lines, self.params.loss.line_targets)
             yield Batch(images, lengths, target)
             cursor += 1
+
+    def _stored(self, order: DataOrder, cursor: int) -> Rows:
+        size = self.params.train.batch_size
+        chosen = torch.tensor([sample for _, sample in order.at(cursor * size, size)], device=self.device)
+        return Rows(*(column[chosen] for column in self.training))
+
+    def _drawn(self, cursor: int) -> Rows:
+        rng = generator(self.params.seed, "drawn", cursor, device=self.device)
+        return drawn_rows(self.params.data, self.params.train.batch_size, rng)
 
     def loss(self, model: Model, batch: Batch, rng: torch.Generator) -> dict[str, Tensor]:
         """Cross-entropy, weighted as the parameters say."""
