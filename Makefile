@@ -83,7 +83,7 @@ lint: env
 docs: env
 	NO_MKDOCS_2_WARNING=1 mkdocs build --strict --quiet
 
-## measure: simulation and least squares against straightforward code
+## measure: against straightforward code, and what supervision, Slurm and forecasts cost; as root, for it starts a Slurm
 bench: env
 	for file in benchmarks/*.py; do echo "== $$file" && python "$$file" || exit 1; done
 
