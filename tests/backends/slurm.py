@@ -1,10 +1,12 @@
-"""A real Slurm of two nodes on this computer, for tests: controller, two node daemons and munge in one folder.
+"""A real Slurm of two nodes on this computer, for tests: controller, two node daemons and munge in one folder; on
+request with accounting, which adds slurmdbd and a MariaDB.
 
     python tests/backends/slurm.py install            what is missing, with apt-get
     python tests/backends/slurm.py start FOLDER       prints the SLURM_CONF to export
     python tests/backends/slurm.py stop FOLDER
 
-It needs to be root, and shares nothing with a Slurm that is installed otherwise: ports, keys and state are its own.
+It needs to be root, and shares nothing with a Slurm or a MariaDB that is installed otherwise: ports, sockets, keys and
+state are its own.
 """
 
 import os
@@ -19,7 +21,11 @@ from contextlib import suppress
 from pathlib import Path
 
 PROGRAMS = {"slurmctld": "slurm-wlm", "slurmd": "slurm-wlm", "sbatch": "slurm-wlm", "munged": "munge"}
+MARIADB = {"mariadbd": "mariadb-server-core", "my_print_defaults": "mariadb-client-core"}
+ACCOUNTING_PROGRAMS = {"slurmdbd": "slurmdbd", **MARIADB}
+"""No package starts a daemon: slurmdbd has no configuration then, and those of MariaDB are its programs only."""
 NODES = ("n1", "n2")
+ACCOUNT = "lab"
 READY_WITHIN_S = 30.0
 ENDS_WITHIN_S = 10.0
 CONFIG = """\
@@ -44,7 +50,7 @@ SelectTypeParameters=CR_Core
 SchedulerParameters=batch_sched_delay=0,sched_interval=5
 ReturnToService=2
 MpiDefault=none
-AccountingStorageType=accounting_storage/none
+{accounting}
 JobAcctGatherType=jobacct_gather/linux
 JobCompType=jobcomp/none
 MinJobAge={keeps_s}
@@ -53,15 +59,50 @@ NodeName=n1 NodeHostname={host} NodeAddr=127.0.0.1 Port={ports[1]} CPUs={cpus} R
 NodeName=n2 NodeHostname={host} NodeAddr=127.0.0.1 Port={ports[2]} CPUs={cpus} RealMemory=8000 State=UNKNOWN
 PartitionName=main Nodes=n[1-2] Default=YES MaxTime=INFINITE State=UP
 """
+NO_ACCOUNTING = "AccountingStorageType=accounting_storage/none"
+ACCOUNTING = """\
+AccountingStorageType=accounting_storage/slurmdbd
+AccountingStorageHost=127.0.0.1
+AccountingStoragePort={port}
+AccountingStoragePass={folder}/munge.socket
+AccountingStorageEnforce=associations,limits"""
+SLURMDBD_CONFIG = """\
+DbdHost=localhost
+DbdPort={port}
+SlurmUser=root
+AuthType=auth/munge
+AuthInfo=socket={folder}/munge.socket
+PidFile={folder}/slurmdbd.pid
+LogFile={folder}/slurmdbd.log
+StorageType=accounting_storage/mysql
+StorageHost=localhost
+StorageUser=root
+StorageLoc=accounting
+"""
+MARIADB_OPTIONS = (
+    "--user=root",
+    "--skip-networking",
+    "--skip-log-bin",
+    "--performance-schema=OFF",
+    "--innodb-buffer-pool-size=16M",
+    "--innodb-log-file-size=8M",
+    "--innodb-flush-log-at-trx-commit=0",
+    "--max-connections=20",
+)
+"""Little memory, and no waiting for the disk: nothing of it is to survive."""
 
 
 class Cluster:
-    """One cluster; its daemons can be stopped and started one by one, as faults do. keeps_s: how long it remembers."""
+    """One cluster; its daemons can be stopped and started one by one, as faults do.
 
-    def __init__(self, folder: Path, cpus: int = 2, keeps_s: int = 300) -> None:
+    keeps_s: how long the controller remembers what has ended. accounting: jobs are put on record, and are refused
+    without an account; root has ACCOUNT.
+    """
+
+    def __init__(self, folder: Path, cpus: int = 2, keeps_s: int = 300, accounting: bool = False) -> None:
         self.folder = folder
         self.config = folder / "slurm.conf"
-        self.cpus, self.keeps_s = cpus, keeps_s
+        self.cpus, self.keeps_s, self.accounting = cpus, keeps_s, accounting
 
     @property
     def environment(self) -> dict[str, str]:
@@ -73,17 +114,29 @@ class Cluster:
         self.folder.mkdir(parents=True, exist_ok=True)
         self.folder.chmod(0o755)  # munge refuses to keep its socket where not everybody may look
         (self.folder / "state").mkdir(exist_ok=True)
-        host = socket.gethostname().partition(".")[0]
-        told = {"host": host, "folder": self.folder, "ports": free_ports(3), "cpus": self.cpus, "keeps_s": self.keeps_s}
-        self.config.write_text(CONFIG.format(**told))
-        key = self.folder / "munge.key"
-        key.write_bytes(os.urandom(128))
-        key.chmod(0o600)
+        self._configure()
         self.start_munge()
+        if self.accounting:
+            self._start_database()
+            self.start_accounting()
+            self._open_account()
         self.start_controller()
         for node in NODES:
             self.start_node(node)
         wait_until(lambda: self.ask("sinfo", "-h", "-o", "%T %D") == "idle 2")
+
+    def _configure(self) -> None:
+        """Files that the daemons read when they start."""
+        host, ports = socket.gethostname().partition(".")[0], free_ports(4)
+        accounting = ACCOUNTING.format(folder=self.folder, port=ports[3]) if self.accounting else NO_ACCOUNTING
+        told = {"host": host, "folder": self.folder, "cpus": self.cpus, "keeps_s": self.keeps_s}
+        self.config.write_text(CONFIG.format(**told, ports=ports, accounting=accounting))
+        secrets = {"munge.key": os.urandom(128)}
+        if self.accounting:
+            secrets["slurmdbd.conf"] = SLURMDBD_CONFIG.format(folder=self.folder, port=ports[3]).encode()
+        for name, text in secrets.items():
+            (self.folder / name).touch(0o600)  # nobody else may read them
+            (self.folder / name).write_bytes(text)
 
     def start_munge(self) -> None:
         """The daemon that every message is signed by."""
@@ -102,6 +155,26 @@ class Cluster:
         (self.folder / f"spool-{name}").mkdir(exist_ok=True)
         self._daemon("slurmd", "-N", name, "-f", str(self.config))
 
+    def _start_database(self) -> None:
+        """The MariaDB that slurmdbd keeps its records in; a socket is the only way to it."""
+        data = f"--datadir={self.folder / 'mariadb'}"
+        self._daemon("mariadb-install-db", "--no-defaults", "--user=root", "--skip-test-db", data)
+        names = {"socket": "mariadb.socket", "pid-file": "mariadb.pid", "log-error": "mariadb.log"}
+        files = [data, *(f"--{option}={self.folder / name}" for option, name in names.items())]
+        self._daemon("setsid", "--fork", "mariadbd", "--no-defaults", *files, *MARIADB_OPTIONS)
+        wait_until((self.folder / "mariadb.socket").exists)
+
+    def start_accounting(self) -> None:
+        """The daemon that keeps a record of every job."""
+        self._daemon("slurmdbd")
+        wait_until(lambda: self.ask("sacctmgr", "--noheader", "list", "user"))
+
+    def _open_account(self) -> None:
+        """For root, on this cluster."""
+        whose = "Cluster=test"
+        for added in (("cluster", "test"), ("account", ACCOUNT, whose), ("user", "root", f"Account={ACCOUNT}", whose)):
+            self._daemon("sacctmgr", "--immediate", "add", *added)
+
     def stop_munge(self) -> None:
         """As after a crash of it."""
         self._end("munged.pid")
@@ -110,11 +183,17 @@ class Cluster:
         """As after a crash of it; jobs go on."""
         self._end("slurmctld.pid")
 
+    def stop_accounting(self) -> None:
+        """As after a crash of slurmdbd; the controller keeps what it has to say to it."""
+        self._end("slurmdbd.pid")
+
     def stop(self) -> None:
-        """Everything, jobs too."""
-        with suppress(subprocess.SubprocessError):
+        """Everything, jobs first: one whose end nobody takes note of stays for minutes."""
+        with suppress(subprocess.SubprocessError, TimeoutError):
             subprocess.run(["scancel", "--user=root"], env=self._environment, timeout=10, capture_output=True)
-        for name in ("slurmctld.pid", *(f"slurmd-{node}.pid" for node in NODES), "munged.pid"):
+            wait_until(lambda: not self.ask("squeue", "--noheader"), ENDS_WITHIN_S)
+        nodes = [f"slurmd-{node}.pid" for node in NODES]
+        for name in ("slurmctld.pid", *nodes, "slurmdbd.pid", "mariadb.pid", "munged.pid"):
             self._end(name)
 
     def ask(self, *command: str) -> str:
@@ -124,7 +203,7 @@ class Cluster:
 
     @property
     def _environment(self) -> dict[str, str]:
-        return {**os.environ, **self.environment}
+        return {**os.environ, **self.environment, "MYSQL_UNIX_PORT": str(self.folder / "mariadb.socket")}
 
     def _daemon(self, *command: str) -> None:
         subprocess.run(command, env=self._environment, check=True, capture_output=True)
@@ -137,13 +216,14 @@ class Cluster:
         for number in (signal.SIGTERM, signal.SIGKILL):  # a node daemon waits for its jobs
             with suppress(ProcessLookupError, TimeoutError):
                 os.kill(pid, number)
-                wait_until(lambda: not Path(f"/proc/{pid}").exists(), ENDS_WITHIN_S)
+                wait_until(lambda: not Path(f"/proc/{pid}/exe").exists(), ENDS_WITHIN_S)  # a zombie has none
         path.unlink(missing_ok=True)
 
 
-def install() -> None:
+def install(accounting: bool = False) -> None:
     """Whatever is missing, from the machine's own package sources."""
-    missing = sorted({package for program, package in PROGRAMS.items() if shutil.which(program) is None})
+    needed = {**PROGRAMS, **(ACCOUNTING_PROGRAMS if accounting else {})}
+    missing = sorted({package for program, package in needed.items() if shutil.which(program) is None})
     if missing:
         quiet = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
         for command in (["update"], ["install", "--yes", "--no-install-recommends", *missing]):

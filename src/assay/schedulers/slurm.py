@@ -17,7 +17,7 @@ from pathlib import Path
 from assay.errors import SchedulerError
 from assay.files import write_bytes
 from assay.schedulers import ALIVE, Job, Meaning, Scheduler
-from assay.schedulers.client import give, missing
+from assay.schedulers.client import SilentError, give, missing
 from assay.schedulers.config import ResourcesConfig, SlurmConfig
 from assay.schedulers.script import lines, mebibytes, minutes
 from assay.schedulers.slurm_directives import directives, pattern
@@ -31,6 +31,8 @@ EARLY_S = 60
 """Slurm may warn so much earlier, see sbatch(1). A warning that comes before that is of a preemption."""
 AT_ONCE = 1000
 """How many jobs are named on one command line."""
+UNANSWERED = "sacct:"
+"""So begins what is kept in place of a word where there is accounting and it does not answer: why."""
 NO_SUCH_NODE = "node configuration is not available"
 """`--test-only` says so of nodes that are merely down, too; sbatch itself tells the two apart."""
 
@@ -93,8 +95,16 @@ class Slurm(Scheduler):
         return [job_id] if len(batch) == 1 else [f"{job_id}_{task}" for task in range(len(batch))]
 
     def states(self, ids: Collection[str], insist: bool = False) -> dict[str, str]:
-        """STATE REASON as squeue says them, or STATE as sacct does; of a chain those of the task that counts."""
-        return self.words.known(ids, insist) if ids else {}
+        """STATE REASON as squeue says them, or STATE as sacct does; of a chain those of the task that counts.
+
+        Accounting that does not answer is no silence for whoever insists: what is alive, squeue has said.
+        """
+        words = self.words.known(ids, insist) if ids else {}
+        unanswered = [word for word in words.values() if word.startswith(UNANSWERED)]
+        known = {job_id: word for job_id, word in words.items() if not word.startswith(UNANSWERED)}
+        if unanswered and not insist:
+            raise SilentError(unanswered[0], known)
+        return known
 
     def meaning(self, word: str) -> Meaning:
         """By the state, which comes first."""
@@ -172,11 +182,15 @@ class Slurm(Scheduler):
         return members
 
     def _ask(self, earlier: Mapping[str, str], asked: Collection[str]) -> dict[str, str]:
-        """One squeue for all jobs of this user, and one sacct for what it no longer knows."""
+        """One squeue for all jobs of this user, and one sacct for what it no longer knows; why, if that fails."""
         now = word_by_id(queue())
         ended = {job_id: word for job_id, word in earlier.items() if job_id not in now and meaning(word) == "ended"}
         gone = [job_id for job_id in asked if job_id not in now and job_id not in ended]
-        return {**ended, **accounted(gone), **now}
+        try:
+            told = accounted(gone)
+        except SchedulerError as error:
+            told = dict.fromkeys(gone, str(error))
+        return {**ended, **told, **now}
 
 
 def _step(asked: ResourcesConfig) -> list[str]:

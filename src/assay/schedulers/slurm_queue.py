@@ -6,8 +6,7 @@ Formats (`-o`) are parsed, not JSON, which differs between versions of Slurm.
 import os
 import re
 from collections import defaultdict
-from collections.abc import Collection, Iterable
-from contextlib import suppress
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 
 from assay.errors import SchedulerError
@@ -24,6 +23,9 @@ MEANINGS: dict[str, Meaning] = {
 }
 """Every state of squeue(1) and sacct(1), those of versions newer than 22.05 too. What is held is queued."""
 FORMAT = "%i|%T|%r|%k"
+RANGE = re.compile(r"(\d+)(?:-(\d+)(?::(\d+))?)?")
+NO_ACCOUNTING = "accounting storage is disabled"
+"""sacct says so where there is none."""
 MAX_ARRAY_SIZE = 1001
 """Slurm's default."""
 AT_ONCE = 2000
@@ -85,16 +87,42 @@ def _whole(tasks: list[Entry]) -> str:
 
 
 def accounted(ids: Collection[str]) -> dict[str, str]:
-    """STATE by sacct, of jobs that the controller has forgotten; nothing where there is no accounting."""
+    """STATE by sacct, of jobs that the controller has forgotten; nothing where there is no accounting.
+
+    One that is still alive there is left out: its end is not on record yet, and may never be.
+
+    Raises:
+        SchedulerError: there is accounting, and it does not answer.
+    """
     jobs = sorted({job_id.partition("_")[0] for job_id in ids})
-    entries = []
-    with suppress(SchedulerError):
-        for start in range(0, len(jobs), AT_ONCE):
-            named = f"--jobs={','.join(jobs[start : start + AT_ONCE])}"
-            said = give(["sacct", "--noheader", "--allocations", "--parsable2", "--format=JobID,State", named])
-            entries += [_entry(f"{line}||") for line in said.splitlines() if "|" in line]
-    words = word_by_id(entries)
-    return {job_id: words[job_id] for job_id in ids if job_id in words}
+    try:
+        said = [_sacct(jobs[start : start + AT_ONCE]) for start in range(0, len(jobs), AT_ONCE)]
+    except SchedulerError as error:
+        if NO_ACCOUNTING in str(error):
+            return {}
+        raise
+    words = word_by_id(entry for lines in said for line in lines for entry in _recorded(line))
+    return {job_id: words[job_id] for job_id in ids if job_id in words and meaning(words[job_id]) not in ALIVE}
+
+
+def _sacct(jobs: Sequence[str]) -> list[str]:
+    """JOB|STATE, a line each."""
+    options = ["--noheader", "--allocations", "--parsable2", "--format=JobID,State"]
+    return give(["sacct", *options, f"--jobs={','.join(jobs)}"]).splitlines()
+
+
+def _recorded(line: str) -> list[Entry]:
+    """What such a line stands for: a job, a task of an array, or several tasks that never ran."""
+    job_id, _, word = line.partition("|")
+    base, _, tasks = job_id.partition("_")
+    return [Entry(base, task, word, "") for task in _tasks(tasks)]
+
+
+def _tasks(text: str) -> list[str]:
+    """Each of `[0-2,4-8:2%1]`; a single one, or none, as it is."""
+    ranges = RANGE.findall(text.partition("%")[0])
+    named = [range(int(first), int(last or first) + 1, int(step or 1)) for first, last, step in ranges]
+    return [str(task) for each in named for task in each] or [text]
 
 
 def max_array_size() -> int:
