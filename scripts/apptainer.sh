@@ -102,8 +102,9 @@ fi
 sif=$(realpath -m -- "${1:-assay.sif}")
 [[ -n $program ]] || refuse "got no such program; install it, or: module load apptainer"
 context=$(mktemp -d)
-trap 'rm -rf -- "$context"' EXIT
+trap 'rm -rf -- "$context" "$sif.new"' EXIT
 prepare "$context"
 mkdir -p -- "$(dirname -- "$sif")"
-(cd -- "$context" && "$program" build --force "${options[@]}" "$sif" apptainer.def)
+(cd -- "$context" && "$program" build --force "${options[@]}" "$sif.new" apptainer.def)
+mv -- "$sif.new" "$sif" # a build that fails leaves the image that jobs may be using
 say "$sif ($(du -h -- "$sif" | cut -f 1))"

@@ -61,6 +61,12 @@ def test_status_shows_what_is_paid_for_with_the_run_and_what_it_has_cost(world, 
     assert len(world.state["requests"]) == 1  # what was said a minute ago is good enough
 
 
+def test_of_a_machine_that_has_stopped_no_price_is_said_that_is_not_paid(world, tmp_path):
+    world.change(7001, actual_status="exited")
+    head, first, _ = paid_for(tmp_path)
+    assert "$0.50 an hour" in head and "its disk alone is paid for" in first
+
+
 def test_where_nothing_was_ever_rented_nobody_is_asked(world, tmp_path):
     assert paid_for(tmp_path / "elsewhere") == []
     assert world.state["requests"] == []

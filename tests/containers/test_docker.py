@@ -1,15 +1,22 @@
 """What a daemon is asked for; that it does it is shown with a real one in tests/backends."""
 
+import errno
 import os
+import signal
 import socket
+from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+from docker.errors import NotFound
 
 from assay.containers import Bind, container_of
 from assay.containers.config import ContainerConfig
-from assay.containers.daemon import is_remote
+from assay.containers.daemon import DaemonLostError, _copy, is_remote, run
 from assay.containers.docker import described, gpu_request, identity, main, parse
+from assay.containers.host import FORWARDED_SIGNALS
+from assay.progress import UNFINISHED
 
 IMAGE = "sha256:abc"
 
@@ -93,6 +100,60 @@ def test_a_daemon_that_is_down_is_one_line_and_exit_code_2(tmp_path, capsys):
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith(f"assay: container.host: no Docker daemon answers at {nowhere} (No such file or directory)")
     assert "systemctl start docker" in line
+
+
+def test_a_container_is_listened_to_also_where_nothing_it_says_can_be_kept(monkeypatch):
+    heard = []
+
+    def says() -> Iterator[tuple[bytes | None, bytes | None]]:
+        for number in range(3):
+            heard.append(number)
+            yield b"a line\n", None
+
+    def write(part: bytes) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("sys.stdout", SimpleNamespace(buffer=SimpleNamespace(write=write)))
+    _copy(says())
+    assert heard == [0, 1, 2]
+
+
+def test_a_daemon_that_goes_away_ends_the_attempt_but_not_the_run(tmp_path):
+    class Daemon:
+        """Has the image, takes a container, and is gone."""
+
+        def inspect_image(self, name: str) -> dict[str, str]:
+            return {"Id": IMAGE}
+
+        def inspect_container(self, name: str) -> None:
+            raise NotFound("no such container")
+
+        def create_host_config(self, **settings: object) -> dict[str, object]:
+            return settings
+
+        def create_container(self, **config: object) -> dict[str, str]:
+            return {"Id": "made"}
+
+        def attach(self, container: str, **how: object) -> list[tuple[bytes, bytes]]:
+            return []
+
+        def start(self, container: str) -> None:
+            pass
+
+        def wait(self, container: str) -> None:
+            raise ConnectionError
+
+        def remove_container(self, container: str, **how: object) -> None:
+            raise ConnectionError
+
+    before = {number: signal.getsignal(number) for number in FORWARDED_SIGNALS}
+    try:
+        with pytest.raises(DaemonLostError, match="the next attempt goes on from there") as lost:
+            run(Daemon(), request(tmp_path))
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    assert lost.value.exit_code == UNFINISHED  # anything else would end a chain of jobs
 
 
 def test_a_bind_without_a_source_is_refused_before_anything_starts(tmp_path, capsys):

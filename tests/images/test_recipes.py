@@ -149,3 +149,14 @@ def test_an_archive_brings_its_own_digest(prepare, tmp_path):
 )
 def test_a_wrong_choice_is_refused(prepare, variables, message):
     assert message in prepare(2, **variables)[1]
+
+
+def test_a_build_that_fails_leaves_the_sif_that_jobs_may_be_using(repository, tmp_path):
+    used = repository / "assay.sif"
+    used.write_text("in use")
+    build = '[ "$2" = --help ] && exit; while [ $# -gt 2 ]; do shift; done; echo half >"$1"; exit 255'
+    stub(tmp_path / "bin/apptainer", build)
+    variables = {"PATH": f"{tmp_path / 'bin'}:{SYSTEM}", "HOME": os.environ["HOME"]}
+    done = subprocess.run([repository / "scripts/apptainer.sh"], env=variables, capture_output=True, check=False)
+    assert done.returncode == 255, done.stderr
+    assert used.read_text() == "in use" and list(repository.glob("*.sif*")) == [used]

@@ -5,15 +5,17 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
+from threading import Timer
 
 import pytest
 
 from assay.errors import DataError
 from assay.schedulers import Job
 from assay.schedulers.local import Local, claimed, read_state
-from assay.schedulers.pool import main
+from assay.schedulers.pool import Pool, main
 
 WITHIN_S = 20.0
 
@@ -86,6 +88,15 @@ def test_two_pools_never_work_at_once(pool, tmp_path):
     assert not (tmp_path / "ran").exists()
 
 
+def test_a_pool_that_starts_while_somebody_looks_for_one_is_not_put_off(pool, tmp_path):
+    with ExitStack() as look:
+        assert look.enter_context(claimed(pool.folder))
+        pool.submit(job(tmp_path, "open('ran', 'w')"))
+        Timer(0.2, look.close).start()
+        main(pool.folder)
+    assert (tmp_path / "ran").exists()
+
+
 def test_a_killed_pool_asks_its_jobs_to_stop_and_the_next_one_calls_them_lost(pool, pool_process, tmp_path):
     job_id = pool.submit(hold(tmp_path, "first"))
     wait_until((tmp_path / "first.ready").exists)
@@ -125,6 +136,38 @@ def test_a_command_that_does_not_exist_ends_and_the_pool_goes_on(pool, tmp_path)
     good = pool.submit(job(tmp_path, "pass"))
     wait_until(lambda: pool.states([bad, good]) == {bad: "EXIT 127", good: "EXIT 0"})
     assert "cannot be started" in (pool.folder / "pool.log").read_text()
+
+
+def test_what_was_submitted_by_a_program_in_the_background_of_a_script_can_be_cancelled(pool, tmp_path):
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # as a shell's `&` does
+    try:
+        code = "import signal, time; assert signal.getsignal(2) != signal.SIG_IGN; open('ready', 'w'); time.sleep(60)"
+        job_id = pool.submit(job(tmp_path, code))
+    finally:
+        signal.signal(signal.SIGINT, before)
+    wait_until((tmp_path / "ready").exists)
+    pool.cancel(job_id)
+    wait_until(lambda: pool.states([job_id]) == {job_id: "CANCELLED"})
+
+
+def test_a_full_disk_ends_no_job_and_what_became_of_each_is_kept_once_there_is_room(pool, tmp_path, monkeypatch):
+    def full(*_: object) -> None:
+        raise DataError("cannot be written (No space left on device)")
+
+    def room(_: float) -> None:
+        if (tmp_path / "first.ready").exists():
+            here.undo()
+            (tmp_path / "go").touch()
+
+    monkeypatch.setattr("assay.schedulers.pool.LINGER_S", 0.5)
+    monkeypatch.setattr(pool, "wake", lambda: None)
+    ids = [pool.submit(hold(tmp_path, "first")), pool.submit(job(tmp_path, "pass", "second"))]
+    with monkeypatch.context() as here:
+        here.setattr("assay.schedulers.pool.write_state", full)
+        here.setattr("time.sleep", room)
+        Pool(pool.folder).work()
+    assert list(pool.states(ids).values()) == ["EXIT 0"] * 2
+    assert not (tmp_path / "first.asked").exists()
 
 
 def test_a_damaged_state_is_named(pool, tmp_path):

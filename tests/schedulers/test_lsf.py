@@ -84,6 +84,14 @@ def test_a_chain_waits_for_the_end_of_each_job_however_it_ends(tmp_path, job, cl
     lsf.cancel(f"{first},{second},{third}")
 
 
+def test_a_chain_that_stalls_avoids_that_host_besides_those_it_had_to_avoid_before(tmp_path, job):
+    text = Lsf(tmp_path, LsfConfig()).render(job(attempts=2, avoid=("h01",)))
+    (told,) = re.findall(r'bmod -R (".*?") "\$id"', text)
+    environment = {**os.environ, "LSB_HOSTS": "h02 h02"}
+    said = subprocess.run(["bash", "-c", f"echo {told}"], env=environment, capture_output=True, text=True).stdout
+    assert said == "select[hname!='h01' && hname!='h02'] span[hosts=1]\n"
+
+
 def test_a_queue_that_there_is_not_is_named_with_the_fix(tmp_path, job):
     with pytest.raises(SchedulerError, match=r"bsub: failed .*-q nope: Bad syntax"):
         Lsf(tmp_path / "lsf", LsfConfig(queue="nope")).submit(job())

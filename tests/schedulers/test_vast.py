@@ -3,118 +3,21 @@
 The keeper's rounds are called here one after the other; machines, and what runs on them, are processes of their own.
 """
 
-import os
 import shutil
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from tests.stubs.vast_world import World
+from tests.schedulers.vast_desk import CONFIG, HOLD, KEY, SAVE_WHEN_ASKED, wait_for
 
 from assay.errors import ConfigError
 from assay.schedulers import SUSPECTS, Job
 from assay.schedulers.client import SilentError
-from assay.schedulers.config import ResourcesConfig, VastConfig
-from assay.schedulers.vast import Vast
-from assay.schedulers.vast_keeper import Keeper
+from assay.schedulers.config import ResourcesConfig
 from assay.schedulers.vast_machine import LONGEST, onstart
 
 pytestmark = pytest.mark.vast
-
-
-STUBS = Path(__file__).parents[1] / "stubs"
-WITHIN_S = 60.0
-KEY = "user-key-that-nobody-may-see"
-CONFIG = VastConfig(image="lab/assay:1", python=sys.executable, pull=1.0, keep=30.0)
-HOLD = "while [ ! -e go ]; do sleep 0.1; done"
-SAVE_WHEN_ASKED = "trap 'echo saved >>runs/r/state; exit 75' TERM; "
-
-
-class Unattended(Vast):
-    """Its keeper is the test."""
-
-    def wake(self) -> None:
-        """Nobody."""
-
-
-class Desk:
-    """A repository with a scheduler, and a world with a service."""
-
-    def __init__(self, folder: Path, world: World) -> None:
-        self.folder, self.world = folder, world
-        self.kept = folder / ".assay/vast"
-        self.run = folder / "runs/r"
-        self.run.mkdir(parents=True)
-
-    def scheduler(self, **config: object) -> Vast:
-        return Unattended(self.kept, replace(CONFIG, **config))
-
-    def job(self, scheduler: Vast, script: str, **more: object) -> Job:
-        command = ["sh", "-c", script]
-        files = {"log": self.run / "job.log", "script": self.run / "job.sh"}
-        job = Job(name="study-arm-s0", command=command, folder=self.folder, **files, **more)
-        job.script.write_text(scheduler.render(job))
-        return job
-
-    def submit(self, script: str, attempts: int = 1, **config: object) -> tuple[Vast, str]:
-        scheduler = self.scheduler(**config)
-        return scheduler, scheduler.submit(self.job(scheduler, script, attempts=attempts))
-
-    def round(self) -> None:
-        keeper = Keeper(self.kept, 0.0)
-        keeper.round(keeper._open())
-
-    def rounds(self, scheduler: Vast, job_id: str, until: Callable[[str], object]) -> str:
-        """What is said of the job, once it fits."""
-        end = time.monotonic() + WITHIN_S
-        while not until(word := scheduler.ledger.rental(job_id).word):
-            assert time.monotonic() < end, f"waited {WITHIN_S} s: {word}"
-            self.round()
-            time.sleep(0.3)
-        return word
-
-    def ended(self, scheduler: Vast, job_id: str) -> str:
-        return self.rounds(scheduler, job_id, lambda word: scheduler.meaning(word) == "ended")
-
-    def running(self, scheduler: Vast, job_id: str) -> int:
-        """The machine's number."""
-        return int(self.rounds(scheduler, job_id, lambda word: word.startswith("RUNNING")).split()[1])
-
-    def later(self, scheduler: Vast, job_id: str, seconds: float) -> None:
-        """As if the machine had last been as it should be so much earlier."""
-        rental = scheduler.ledger.rental(job_id)
-        scheduler.ledger.write(job_id, replace(rental, heard=rental.heard - seconds))
-
-    def go(self, number: int) -> None:
-        """On that machine only."""
-        (self.world.disk(number) / str(self.folder).lstrip("/") / "go").touch()
-
-
-def wait_for(holds: Callable[[], object]) -> None:
-    end = time.monotonic() + WITHIN_S
-    while not holds():
-        assert time.monotonic() < end, f"waited {WITHIN_S} s"
-        time.sleep(0.1)
-
-
-@pytest.fixture
-def world(tmp_path, monkeypatch) -> Iterator[World]:
-    """A service with two machines, one dearer than the other; each has a disk of its own."""
-    monkeypatch.setenv("PATH", os.pathsep.join([str(STUBS), str(Path(sys.executable).parent), os.environ["PATH"]]))
-    monkeypatch.setenv("VASTAI_STUB", str(tmp_path / "service"))
-    monkeypatch.setenv("VAST_API_KEY", KEY)
-    world = World(tmp_path / "service", {1: 0.3, 2: 0.4})
-    yield world
-    world.end()
-
-
-@pytest.fixture
-def desk(tmp_path, world) -> Desk:
-    return Desk(tmp_path / "repo", world)
 
 
 def git(folder: Path, *words: str) -> str:
@@ -313,16 +216,6 @@ def test_without_this_computer_a_run_is_stopped_before_its_money_is_gone_and_wai
     assert (desk.run / "state").read_text() == "saved\n" and world.rented == []
 
 
-def test_an_unclaimed_result_outlives_a_machine_that_takes_a_while_to_stop(desk, world):
-    world.fault(stopping_s=2.0)
-    scheduler, job_id = desk.submit(f"{HOLD}; echo result >runs/r/result", keep=0.5)
-    desk.go(desk.running(scheduler, job_id))
-    wait_for(lambda: [each["actual_status"] for each in world.ever] == ["exited"])
-    assert len(world.rented) == 1
-    assert desk.ended(scheduler, job_id).startswith("EXIT 0")
-    assert (desk.run / "result").read_text() == "result\n" and world.rented == []
-
-
 def test_without_this_computer_a_run_that_never_stops_is_ended_with_its_machine(desk, world, monkeypatch):
     monkeypatch.setattr("assay.schedulers.vast_steps.SHORTEST_S", 1.0)
     with world.changed() as state:
@@ -391,20 +284,6 @@ def test_a_run_that_is_submitted_again_without_its_records_goes_on_with_the_mach
     desk.go(number)
     assert desk.ended(again, second).startswith("EXIT 0")
     assert (desk.run / "starts").read_text() == "x\n" and len(world.ever) == 1
-
-
-def test_a_result_counts_only_when_all_of_it_is_here_and_until_then_the_machine_is_kept(desk, world):
-    scheduler, job_id = desk.submit(f"{HOLD}; echo result >runs/r/result")
-    number = desk.running(scheduler, job_id)
-    world.fault(copies_half=True)
-    desk.go(number)
-    wait_for((world.disk(number) / "assay/out/code").exists)
-    for _ in range(2):
-        desk.round()
-    assert len(world.rented) == 1 and scheduler.states([job_id])[job_id] == f"RUNNING {number}"
-    world.fault(copies_half=False)
-    assert desk.ended(scheduler, job_id).startswith("EXIT 0")
-    assert (desk.run / "result").read_text() == "result\n"
 
 
 def test_no_more_machines_are_rented_at_a_time_than_the_machine_file_says(desk, world):

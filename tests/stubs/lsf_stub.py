@@ -81,7 +81,9 @@ def bjobs() -> None:
     if "-noheader" not in words or set(fields.split()) - known:
         refuse(f"bjobs: illegal field in {fields}", 255)
     chosen = [job for job in read() if group in (None, job["comment"])]
-    chosen = [job for job in chosen if "-p" not in words or job["state"] == "PENDING"]
+    if "-p" in words:
+        refuse("bjobs: -p has a format of its own", 255)
+    chosen = [job for job in chosen if "-a" in words or STATES.get(job["state"]) not in (None, "DONE", "EXIT")]
     if not chosen:
         refuse("No job found", 255)
     for job in chosen:

@@ -27,6 +27,9 @@ FAULTS: dict[str, Any] = {
     "stopping_s": 0.0,  # how long a machine that is stopped still runs
     "answers_lost": 0,  # of so many requests to rent the answer is lost
     "copies_half": False,  # rsync fails in the middle, and the client says nothing
+    "copies_none": False,  # rsync fails at once, and the client says nothing
+    "hidden": False,  # no machine is listed
+    "refuses_delete": False,  # a machine may not destroy itself
 }
 
 

@@ -16,6 +16,7 @@ from assay.containers.host import FORWARDED_SIGNALS
 from assay.containers.remedies import explain_daemon
 from assay.containers.tunnel import tunnel
 from assay.errors import AssayError, DataError, UserError
+from assay.progress import UNFINISHED
 
 LOCAL = "unix:///var/run/docker.sock"
 REPLY_WITHIN_S = 60
@@ -24,7 +25,13 @@ LAST_WORDS_S = 10.0
 
 
 class DaemonError(AssayError):
-    """The daemon failed while a container ran; the next attempt goes on from the checkpoint."""
+    """The daemon refused, or failed."""
+
+
+class DaemonLostError(DaemonError):
+    """The daemon went away while a container ran; the next attempt goes on from the checkpoint."""
+
+    exit_code = UNFINISHED
 
 
 @dataclass(frozen=True)
@@ -100,7 +107,7 @@ def run(daemon: Any, request: Request) -> int:
 
     Raises:
         UserError: it cannot be started.
-        DaemonError: the daemon went away.
+        DaemonError: the daemon refused, or went away.
     """
     from docker.errors import APIError
 
@@ -154,7 +161,9 @@ def _follow(daemon: Any, container: str, heard: "SimpleQueue[int | Ended | None]
         with suppress(APIError):  # it has just ended
             daemon.kill(container, signal=event)
     if event is None:
-        raise DaemonError("docker: the daemon went away while the container ran; the next attempt goes on from there")
+        raise DaemonLostError(
+            "docker: the daemon went away while the container ran; the next attempt goes on from there"
+        )
     reader.join(LAST_WORDS_S)
     return event
 
@@ -174,8 +183,8 @@ def _copy(output: Any) -> None:
     with suppress(Exception):  # the connection ends with the container, one way or another
         for out, error in output:
             for part, stream in ((out, sys.stdout.buffer), (error, sys.stderr.buffer)):
-                if part:
-                    stream.write(part)
+                with suppress(OSError):  # on a full disk; a container to which nobody listens would come to a halt
+                    stream.write(part or b"")
                     stream.flush()
 
 

@@ -15,11 +15,12 @@ import os
 import shlex
 import subprocess
 import sys
+import time
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from assay.errors import DataError
 from assay.files import write_bytes
@@ -134,16 +135,22 @@ class Local(Scheduler):
 
 
 @contextmanager
-def claimed(folder: Path) -> Iterator[bool]:
-    """Hold the lock of the pool within; False: another holds it."""
+def claimed(folder: Path, within_s: float = 0.0) -> Iterator[bool]:
+    """Hold the lock of the pool within; False: another has held it for so long."""
     folder.mkdir(parents=True, exist_ok=True)
+    end = time.monotonic() + within_s
     with (folder / "lock").open("ab") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            yield False
-            return
-        yield True
+        while not (mine := _is_locked_by_us(file)) and time.monotonic() < end:
+            time.sleep(0.01)
+        yield mine
+
+
+def _is_locked_by_us(file: BinaryIO) -> bool:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def job_ids(folder: Path) -> list[str]:

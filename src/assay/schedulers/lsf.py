@@ -34,6 +34,8 @@ OTHER_HOSTS = r"""$(echo $(printf '%s\n' $LSB_HOSTS | sort -u | grep -Fxv "${LSB
 """The hosts of a job but its first, in one line."""
 PLAIN = re.compile(r"[\w./ ,:;=@+()-]+")
 """A path that bsub takes as it is. It appends LSF's own words; what the command says is written there anyway."""
+PENDING = """bjobs -noheader -o 'jobid stat' {} | awk '$2 == "PEND" {{print $1}}'"""
+"""Not `bjobs -p`, which adds the reasons why each is pending."""
 ACCEPTED = re.compile(r"Job <(\d+)> is submitted")
 
 
@@ -49,13 +51,13 @@ class Lsf(Scheduler):
     def render(self, job: Job) -> str:
         """A script for bsub, which bash can run too; bsub itself is given the dependency of a chain's later jobs."""
         group = f"-g {GROUP}{job.token}"
-        elsewhere = f"\"select[hname!='${{LSB_HOSTS%% *}}'] {self._needs(job)}\""
+        elsewhere = f'"{_without([*job.avoid, "${LSB_HOSTS%% *}"])}{self._needs(job)}"'
         body = lines(
             job,
             before=[],
             forward="true",
             node='"${LSB_HOSTS%% *}"',
-            avoid=f'for id in $(bjobs -noheader -o jobid -p {group}); do bmod -R {elsewhere} "$id"; done',
+            avoid=f'for id in $({PENDING.format(group)}); do bmod -R {elsewhere} "$id"; done',
             give_up=f"bkill -stat pend {group} 0",
             elsewhere=f'blaunch -z "{OTHER_HOSTS}"',
         )
@@ -140,7 +142,6 @@ class Lsf(Scheduler):
     def _options(self, job: Job) -> list[str]:
         """The lines of the script's head, as a shell splits them."""
         asked, config = job.resources, self.config
-        avoid = " && ".join(f"hname!='{node}'" for node in job.avoid)
         kind = f":gmodel={asked.gpu}" if asked.gpu else ""
         told = {
             "-J": re.sub(r"[^\w.+=@-]", "_", job.name),  # brackets would make it an array
@@ -149,7 +150,7 @@ class Lsf(Scheduler):
             "-q": config.queue,
             "-P": config.project,
             "-n": str(asked.cpus * asked.nodes),
-            "-R": f"{f'select[{avoid}] ' if avoid else ''}{self._needs(job)}",
+            "-R": f"{_without(job.avoid)}{self._needs(job)}",
             "-M": None if asked.memory is None else f"{mebibytes(asked.memory)}MB",
             "-gpu": f"num={asked.gpus}{kind}" if asked.gpus else None,
         }
@@ -171,6 +172,11 @@ class Lsf(Scheduler):
         """One bjobs for all jobs of this user; what it forgets has ended as it said last."""
         now = {job_id: word for job_id, word, _ in _queue()}
         return {**{job_id: word for job_id, word in earlier.items() if self.meaning(word) == "ended"}, **now}
+
+
+def _without(nodes: Sequence[str]) -> str:
+    unlike = " && ".join(f"hname!='{node}'" for node in nodes)
+    return f"select[{unlike}] " if nodes else ""
 
 
 def _unrun(word: str) -> bool:

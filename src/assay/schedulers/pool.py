@@ -14,7 +14,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from assay.errors import AssayError
+from assay.errors import AssayError, DataError
 from assay.progress import UNFINISHED
 from assay.runs.processes import set_parent_death_signal
 from assay.schedulers.local import (
@@ -32,6 +32,8 @@ from assay.schedulers.local import (
 POLL_S = 0.1
 LINGER_S = 2.0
 """How long an idle pool waits for more: a start takes a quarter of a second."""
+LOOK_S = 1.0
+"""How long the lock may be held by somebody who only looks whether there is a pool."""
 AGAIN = 3
 """How often in a row a job is started again that ends with 75 although it got nowhere."""
 NOWHERE_S = 5.0
@@ -56,6 +58,7 @@ class Pool:
         self.running: dict[str, Running] = {}
         self.done: set[str] = set()
         self.orphans: dict[str, State] = {}
+        self.trouble = ""
         for job_id in job_ids(folder):
             self._take_over(job_id)
 
@@ -63,12 +66,21 @@ class Pool:
         """Until there has been nothing to do for a while."""
         idle_since = time.monotonic()
         while time.monotonic() - idle_since < LINGER_S:
-            self._bury()
-            self._collect()
-            self._start()
+            self._look_after()
             if self.running or self.orphans:
                 idle_since = time.monotonic()
             time.sleep(POLL_S)
+
+    def _look_after(self) -> None:
+        """A full disk is no reason to end what runs: what cannot be kept now is kept once there is room."""
+        try:
+            self._bury()
+            self._collect()
+            self._start()
+        except DataError as error:
+            if str(error) != self.trouble:
+                self._say(str(error))
+            self.trouble = str(error)
 
     def waiting(self) -> list[str]:
         """Jobs not yet begun, in the order they came."""
@@ -124,8 +136,8 @@ class Pool:
         """Jobs whose pool was killed were asked to stop by its death; they are lost once they have."""
         for job_id, state in list(self.orphans.items()):
             if not lives(state):
-                del self.orphans[job_id]
                 self._end(job_id, "LOST")
+                del self.orphans[job_id]
 
     def _collect(self) -> None:
         for job_id, job in list(self.running.items()):
@@ -136,8 +148,6 @@ class Pool:
                     job.asked = True
                     job.process.send_signal(signal.SIGINT)
                 continue
-            del self.running[job_id]
-            self._say(f"{job_id} ended with {code}")
             if cancelled:
                 self._end(job_id, "CANCELLED")
             elif code == UNFINISHED:
@@ -150,21 +160,25 @@ class Pool:
         if nowhere > AGAIN:
             self._end(job_id, f"GIVEN UP: ended with {UNFINISHED} {nowhere} times within {NOWHERE_S:g} s")
         else:
+            self._say(f"{job_id} ended with {UNFINISHED}")
             self._launch(job_id, nowhere)
 
     def _end(self, job_id: str, word: str) -> None:
-        self.done.add(job_id)
         write_state(self.folder, job_id, State(word=word))
+        self.done.add(job_id)
+        self.running.pop(job_id, None)
+        self._say(f"{job_id} ended: {word}")
 
     def _say(self, text: str) -> None:
-        print(time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), text, flush=True)
+        with suppress(OSError):
+            print(time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), text, flush=True)
 
 
 def main(folder: Path) -> int:
     """Work off what is there; a job that came while the lock was being let go of is not forgotten."""
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     while True:
-        with claimed(folder) as mine:
+        with claimed(folder, LOOK_S) as mine:
             if not mine:
                 return 0
             pool = Pool(folder)
@@ -181,4 +195,5 @@ def detach() -> None:
 
 if __name__ == "__main__":
     detach()
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # a shell's `&` has it ignored, but jobs are cancelled by it
     sys.exit(main(Path(sys.argv[1])))

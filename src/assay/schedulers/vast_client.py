@@ -7,7 +7,8 @@ so an answer counts only if it is what was asked for; and the key is in the addr
 import json
 import re
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -100,7 +101,8 @@ class Client:
             SchedulerError: nobody answers, or the query is refused.
         """
         rows = self._answer(search_words(resources, config), list)
-        found = [_offer(row, config) for row in rows]
+        with self._understood("search offers"):
+            found = [_offer(row, config) for row in rows]
         return sorted((each for each in found if each.price <= config.max_price), key=lambda each: each.price)
 
     def create(self, offer: int, words: list[str]) -> int:
@@ -130,8 +132,8 @@ class Client:
             SchedulerError: nobody answers.
         """
         answer = self._answer(["show", "instances", "--raw"], (list, dict))
-        rows = answer["instances"] if isinstance(answer, dict) else answer
-        return [_instance(row) for row in rows]
+        with self._understood("show instances"):
+            return [_instance(row) for row in (answer["instances"] if isinstance(answer, dict) else answer)]
 
     def destroy(self, instance: int) -> None:
         """Give a machine back, with all that is on it; newer clients ask whether one is sure.
@@ -148,6 +150,15 @@ class Client:
         does not say whether that failed: whoever needs to know must look at what came.
         """
         self._run(["copy", source, target], where=here, within=COPY_WITHIN_S)
+
+    @contextmanager
+    def _understood(self, words: str) -> Iterator[None]:
+        """What the service says otherwise than expected is no answer, rather than the end of who asks."""
+        try:
+            yield
+        except (KeyError, TypeError, ValueError) as error:
+            told = f"{self.program} {words}: got what cannot be read ({error!r})"
+            raise SchedulerError(f"{told}; update the client, or assay; see the console of vast.ai") from None
 
     def _answer(self, words: list[str], kind: type | tuple[type, ...]) -> Any:
         said, complained = self._run(words)

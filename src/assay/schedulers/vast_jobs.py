@@ -14,6 +14,7 @@ import json
 import os
 import time
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -51,7 +52,8 @@ class Rental:
     """What has become of a job. Times are in s since 1970, money in dollars.
 
     ending: the word once the machine is given back. heard: when the machine was last as it should be. doubtful: when a
-    request to rent was not answered. end: when the machine gives itself back. counted: until when the cost is counted.
+    request to rent was not answered. end: when the machine gives itself back. counted: until when the cost is counted,
+    which is the last look at it. missed: how often since then the service has not listed it.
     """
 
     word: str = "QUEUED"
@@ -67,6 +69,7 @@ class Rental:
     asked: float = 0.0
     end: float = 0.0
     counted: float = 0.0
+    missed: int = 0
     cost: float = 0.0
     tries: int = 0
     avoid: tuple[int, ...] = ()
@@ -174,13 +177,15 @@ class Ledger:
 
     def silence(self) -> str:
         """Why it does not; empty while it does."""
-        path = self.folder / "silent"
-        return path.read_text().strip() if path.exists() else ""
+        with suppress(FileNotFoundError):
+            return (self.folder / "silent").read_text().strip()
+        return ""
 
     def restore(self, scripts: Iterable[Path], instances: Iterable[Instance]) -> None:
         """Keep those jobs again that are on rented machines, by their labels, but not in these records."""
-        known = {self.rental(job_id).label for job_id in self.ids()}
-        lost = {each.label.split("-")[1]: each for each in instances if is_ours(each) and each.label not in known}
+        known = {self.ticket(job_id).job.token for job_id in self.open_ids()}
+        ours = {each.label.split("-")[1]: each for each in instances if is_ours(each)}
+        lost = {token: each for token, each in ours.items() if token not in known}
         for script in scripts if lost else []:
             copy = script.with_name(COPY)
             if copy.exists() and (ticket := read_ticket(copy)).job.token in lost:
@@ -194,7 +199,8 @@ def adopted(rental: Rental, instance: Instance) -> Rental:
         rental, instance=instance.id, machine=instance.machine, label=instance.label, doubtful=0.0
     )
     times = dataclasses.replace(found, heard=time.time(), counted=instance.started, tries=rental.tries + 1)
-    return dataclasses.replace(times, word=f"LOADING {instance.id}")
+    sent = instance.wanted == "stopped"  # by itself, after its job: what is there is to be fetched
+    return dataclasses.replace(times, price=instance.price, sent=sent, word=f"LOADING {instance.id}")
 
 
 def is_ours(instance: Instance) -> bool:

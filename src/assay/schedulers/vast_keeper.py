@@ -36,7 +36,10 @@ class Keeper:
     def work(self) -> None:
         """Until no job is left."""
         while jobs := self._open():
-            self.round(jobs)
+            try:
+                self.round(jobs)
+            except (AssayError, OSError) as error:  # a full disk; the machines are still there to be given back
+                say(clean(str(error)))
             time.sleep(min(self.poll_s * 2**self.silences, max(LONGEST_S, self.poll_s)))
 
     def round(self, jobs: dict[str, Rental]) -> None:
@@ -55,11 +58,10 @@ class Keeper:
             rental = jobs[job_id]
             try:
                 after = self.steps.step(work, rental, instances)
+                if after != rental:
+                    self.ledger.write(job_id, after)
             except (AssayError, OSError) as error:
                 say(f"{job_id}: {clean(str(error))}")
-                continue
-            if after != rental:
-                self.ledger.write(job_id, after)
 
     def _give_back_strays(self, works: dict[str, Work], jobs: dict[str, Rental], instances: list[Instance]) -> None:
         """What was rented for a job after all when that had been given up: nothing will be sent there."""
@@ -102,8 +104,9 @@ class Keeper:
 
 
 def say(text: str) -> None:
-    """A line of keeper.log."""
-    print(time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), text, flush=True)
+    """A line of keeper.log, if there is room for it."""
+    with suppress(OSError):
+        print(time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), text, flush=True)
 
 
 def main(folder: Path, poll_s: float) -> int:

@@ -6,7 +6,8 @@ job        what is sent: unpacks the repository and the run, runs the command, a
 
     /assay/in         what was sent: job.sh, repository.bundle, files.tar; `ready`: sizes and names of these
     /assay/control    `end`: somebody wants the end of the job
-    /assay/out        what is fetched: run/, fetch/, refs.bundle; `files`: sizes and names of these; `code` comes last
+    /assay/out        what is fetched: run/, fetch/, refs.bundle; `files`: sizes and names of these; `code` comes last,
+                      and only if all of it is there
 
 Both run on any computer if ASSAY_DISK names a folder that stands for the machine's root.
 """
@@ -47,8 +48,10 @@ by_curl() {
   printf 'Authorization: Bearer %s\nContent-Type: application/json\n' "$CONTAINER_API_KEY" |
     curl -fsS -m 60 -H @- -X "$1" -d "$2" "$VAST_URL/api/v0/instances/$CONTAINER_ID/"
 }
-give_back() {
-  until by_python @PYTHON@ "$1" || by_python python3 "$1" || by_curl "$1"; do sleep 30; done
+say() { by_python @PYTHON@ "$1" || by_python python3 "$1" || by_curl "$1"; }
+give_back() {  # again and again until this machine is off; one that may not destroy itself can stop at least
+  say "$1"; sleep 30
+  while :; do say "$1" || say stop; sleep 30; done
 }
 all_is_here() {
   [ -s "$base/in/ready" ] || return 1
@@ -60,8 +63,9 @@ now=$(date +%s)
 left=$((ASSAY_END - now))
 [ "$left" -le "$ASSAY_SECONDS" ] || left=$ASSAY_SECONDS
 [ -s "$base/end" ] || echo "$((now + left))" >"$base/end"
+read -r end <"$base/end" || end=$((now + left))  # the disk may be full
 (
-  while [ "$(date +%s)" -lt "$(cat "$base/end")" ]; do sleep 1; done
+  until [ "$(date +%s)" -ge "$end" ]; do sleep 1; done
   give_back @UNCLAIMED@
 ) </dev/null >/dev/null 2>&1 &
 (
@@ -69,7 +73,7 @@ left=$((ASSAY_END - now))
   all_is_here || give_back destroy
   [ -e "$base/out/code" ] || bash "$base/in/job.sh"
   sleep @KEEP@
-  if [ -e "$base/out/code" ]; then give_back @UNCLAIMED@; else give_back destroy; fi  # a stop takes time
+  give_back @UNCLAIMED@
 ) </dev/null >>"$base/onstart.log" 2>&1 &
 """
 
@@ -83,19 +87,24 @@ reserve=$(((end - started) / 10))
 
 unpack() {
   mkdir -p "$folder" "$run" || return 1
-  if [ -e "$base/in/repository.bundle" ] && [ ! -e "$folder/.git" ]; then
-    git init --quiet "$folder" &&
+  if [ -e "$base/in/repository.bundle" ] && { [ -e "$base/cloning" ] || [ ! -e "$folder/.git" ]; }; then
+    touch "$base/cloning" && rm -rf "$folder/.git" &&  # a clone that a restart has cut off is begun anew
+      git init --quiet "$folder" &&
       git -C "$folder" fetch --quiet "$base/in/repository.bundle" HEAD:refs/heads/assay &&
-      git -C "$folder" checkout --quiet --detach assay || return 1
+      git -C "$folder" checkout --quiet --force --detach assay || return 1
   fi
   tar -xf "$base/in/files.tar" -C "${disk:-/}" && touch "$base/unpacked"
 }
 
 lay_out() {  # links where it is one disk: no room is taken, and a file that is replaced meanwhile is not torn
   rm -rf "$base/next"
-  cp -al "$run" "$base/next" 2>/dev/null || { rm -rf "$base/next"; cp -a "$run" "$base/next"; }
-  rm -rf "$out/run"
-  mv "$base/next" "$out/run"
+  cp -al "$run" "$base/next" 2>/dev/null || { rm -rf "$base/next"; cp -a "$run" "$base/next"; } || return 1
+  rm -rf "$out/run" && mv "$base/next" "$out/run" && list
+}
+
+list() {
+  (cd "$out" && find . -type f ! -path ./started ! -path ./files ! -path ./code -printf '%s %P\0') >"$base/files" &&
+    mv "$base/files" "$out/files"
 }
 
 must_end() { [ -e "$base/control/end" ] || [ "$(date +%s)" -ge "$((end - reserve))" ]; }
@@ -106,6 +115,7 @@ mkdir -p "$run"
 exec >>"$log" 2>&1  # not before: the log of earlier attempts was unpacked
 [ "$code" -eq @UNFINISHED@ ] || cat "$base/unpack.log"
 touch "$out/started"
+head -c 10000000 /dev/zero >"$base/room"  # a run that fills the disk can be fetched nevertheless
 while [ "$code" -eq @UNFINISHED@ ] && [ "$tries" -lt @ATTEMPTS@ ] && ! must_end; do
   tries=$((tries + 1)) asked="" seconds=$SECONDS
   (cd "$folder" && exec @COMMAND@) &
@@ -118,16 +128,16 @@ while [ "$code" -eq @UNFINISHED@ ] && [ "$tries" -lt @ATTEMPTS@ ] && ! must_end;
   wait "$child"
   code=$?
 done
-lay_out
-mkdir -p "$out/fetch"
+rm -rf "$base/room" "$out/fetch"
+mkdir "$out/fetch" && lay_out || exit 1  # without a code what is laid out is not taken for the end
 take='cp -pl --parents -t "$0" "$@" 2>/dev/null || cp -p --parents -t "$0" "$@"'
 for path in @FETCH@; do
-  (cd "$folder" && find "./$path" -type f -newer "$base/unpacked" -print0 | xargs -0r sh -c "$take" "$out/fetch")
+  cd "$folder" || continue
+  find "./$path" -type f -cnewer "$base/unpacked" -print0 | xargs -0r sh -c "$take" "$out/fetch" || exit 1
 done 2>/dev/null
 refs="$out/refs.bundle"
 git -C "$folder" bundle create --quiet "$refs" --glob=@REFS@ --not assay 2>/dev/null || rm -f "$refs"
-(cd "$out" && find . -type f ! -name started -printf '%s %P\0') >"$base/files" && mv "$base/files" "$out/files"
-echo "$code" >"$base/code" && mv "$base/code" "$out/code"
+list && echo "$code" >"$base/code" && mv "$base/code" "$out/code"
 """
 
 

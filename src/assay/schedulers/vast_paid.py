@@ -9,6 +9,7 @@ from pathlib import Path
 from assay.errors import ConfigError, SchedulerError
 from assay.schedulers.config import VastConfig
 from assay.schedulers.vast_client import Client, Instance
+from assay.schedulers.vast_cost import STOPPED
 from assay.schedulers.vast_jobs import Ledger, is_ours
 
 KEPT = Path(".assay/vast")
@@ -76,7 +77,7 @@ def lines(ledger: Ledger, found: list[Instance]) -> list[str]:
         return []
     names = {ledger.rental(job_id).instance: ledger.ticket(job_id).job.name for job_id in ledger.open_ids()}
     others = f"; {len(found) - len(ours)} more that assay did not rent" if len(found) > len(ours) else ""
-    total = sum(each.price for each in ours)
+    total = sum(each.price for each in ours if each.status not in STOPPED)
     count = "1 rented machine is" if len(ours) == 1 else f"{len(ours)} rented machines are"
     head = f"{count} paid for, ${total:.2f} an hour (assay stop NUMBER gives one back{others}):"
     return [head, *(_line(each, names.get(each.id, "no job of this repository")) for each in ours)]
@@ -84,4 +85,5 @@ def lines(ledger: Ledger, found: list[Instance]) -> list[str]:
 
 def _line(each: Instance, name: str) -> str:
     hours = max(time.time() - each.started, 0.0) / 3600
-    return f"  {each.id}  {each.gpu}  {each.status}  {hours:.1f} h, about ${hours * each.price:.2f}  {name}"
+    cost = "its disk alone is paid for" if each.status in STOPPED else f"about ${hours * each.price:.2f}"
+    return f"  {each.id}  {each.gpu}  {each.status}  {hours:.1f} h, {cost}  {name}"

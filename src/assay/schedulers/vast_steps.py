@@ -13,6 +13,7 @@ from assay.errors import DataError, SchedulerError
 from assay.progress import STALLED, UNFINISHED
 from assay.schedulers import SUSPECTS
 from assay.schedulers.vast_client import Client, DoubtfulError, Instance, Offer, OfferGoneError
+from assay.schedulers.vast_cost import STOPPED, counted, seconds_left
 from assay.schedulers.vast_jobs import Ledger, Rental, Ticket, adopted, is_ours, label_of
 from assay.schedulers.vast_machine import create_words
 from assay.schedulers.vast_transfer import Fetched, ask_to_end, fetch, forget, send
@@ -25,6 +26,8 @@ SHORTEST_S = 60.0
 """It pays to rent a machine for so long at least."""
 ASKED_S = 600.0
 """How long a job may take to save and stop."""
+SLIPS = 2
+"""How often in a row the service may leave out a machine that is there."""
 NODE = "vast-"
 """Begins the name of a machine among suspect nodes."""
 
@@ -56,16 +59,20 @@ class Steps:
         if not rental.instance:
             return self._wait(work, rental, instances)
         found = next((each for each in instances if each.id == rental.instance), None)
+        if found is not None:
+            rental = counted(rental, found, work.ticket.config.loading)
         if rental.ending:
             return self._give_back(work, rental, found)
         if found is None:
             return self._missing(work, rental)
-        counted = _counted(rental, found.price)
         try:
-            return self._give_back(work, after, found) if (after := self._look(work, counted, found)).ending else after
+            return self._give_back(work, after, found) if (after := self._look(work, rental, found)).ending else after
         except SchedulerError as error:
             self.say(f"{work.id}: {error}")
-            return self._overdue(work, counted, found)
+            return self._overdue(work, rental, found)
+        except (DataError, OSError) as error:
+            self.say(f"{work.id}: {error}")
+            return replace(rental, word=f"{'SILENT' if rental.sent else 'LOADING'} {found.id} {error}")
 
     def _wait(self, work: Work, rental: Rental, instances: Sequence[Instance]) -> Rental:
         """It has no machine."""
@@ -100,7 +107,7 @@ class Steps:
         """
         config = work.ticket.config
         for offer in offers[:OFFERS_AT_ONCE]:
-            seconds = _seconds(work.ticket, rental, offer.price)
+            seconds = seconds_left(work.ticket, rental, offer.price)
             if seconds < SHORTEST_S:
                 return _ended(rental, "CAPPED")
             asked = _asked(work, rental, offer, seconds)
@@ -129,8 +136,8 @@ class Steps:
 
     def _missing(self, work: Work, rental: Rental) -> Rental:
         """The service does not list the machine; once may be a slip. For what it has cost it is taken to have run."""
-        if time.time() - rental.heard <= 2.5 * self.poll_s:
-            return rental
+        if rental.missed < SLIPS:
+            return replace(rental, missed=rental.missed + 1)
         lasted = min(time.time(), rental.end or time.time()) - rental.counted
         gone = replace(rental, cost=rental.cost + max(lasted, 0) / 3600 * rental.price)
         return self._gone(work, self._again(work, gone, "its machine is not listed any more", suspect=False))
@@ -138,6 +145,8 @@ class Steps:
     def _look(self, work: Work, rental: Rental, found: Instance) -> Rental:
         """The machine is there."""
         config = work.ticket.config
+        if rental.sent and found.status != "running" and found.wanted == "stopped":
+            return self._stopped(work, rental, found)
         if rental.cost + 2 * self.poll_s / 3600 * rental.price >= config.max_cost:
             fetched = self._fetched(work, rental)
             return replace(rental, ending="CAPPED" if fetched.code is None else f"EXIT {fetched.code}")
@@ -145,10 +154,14 @@ class Steps:
             return replace(rental, ending="CANCELLED")
         if found.status == "running":
             return self._running(work, rental, found)
-        if rental.sent and found.wanted == "stopped":
-            fetched = self._fetched(work, rental)
-            if fetched.code is not None:
-                return self._finished(work, rental, fetched.code)
+        return self._overdue(work, rental, found)
+
+    def _stopped(self, work: Work, rental: Rental, found: Instance) -> Rental:
+        """It has stopped itself, and keeps what nobody has fetched: it is not given back before all of that is here."""
+        fetched = self._fetched(work, rental)
+        if fetched.code is not None:
+            return self._finished(work, rental, fetched.code)
+        if fetched.whole:
             return self._again(work, rental, "its machine stopped before its end", suspect=False)
         return self._overdue(work, rental, found)
 
@@ -179,25 +192,29 @@ class Steps:
 
     def _overdue(self, work: Work, rental: Rental, found: Instance) -> Rental:
         """The machine is not as it should be: for how long, and is that too long?"""
-        outbid = rental.sent and found.status in ("stopped", "exited")
+        outbid = rental.sent and found.status in STOPPED and found.wanted != "stopped"
         word = "LOADING" if not rental.started else "OUTBID" if outbid else "SILENT"
         since = time.time() - rental.heard
         if since <= work.ticket.config.loading:
             return replace(rental, word=f"{word} {found.id}")
-        if outbid:
-            self._fetched(work, rental)
+        if outbid and (code := self._fetched(work, rental).code) is not None:
+            return self._finished(work, rental, code)
         why = f"its machine was {found.status} for {since:.0f} s without working on it"
         return self._again(work, rental, why, suspect=not outbid)
 
     def _fetched(self, work: Work, rental: Rental) -> Fetched:
-        """What is there of the run; nothing if that fails, for the machine keeps it."""
+        """What is there of the run; nothing if that fails, for the machine keeps it.
+
+        Raises:
+            DataError: it cannot be put where it belongs, which is not the machine's fault.
+        """
         if not rental.sent:
-            return Fetched(started=False, code=None)
+            return Fetched()
         try:
             return fetch(Client(work.ticket.config.client), rental.instance, work.ticket, self.ledger.folder, work.id)
-        except (SchedulerError, DataError, OSError) as error:
+        except SchedulerError as error:
             self.say(f"{work.id}: {error}")
-            return Fetched(started=False, code=None)
+            return Fetched()
 
     def _finished(self, work: Work, rental: Rental, code: int) -> Rental:
         """The job has ended and all of it is here."""
@@ -241,13 +258,6 @@ class Steps:
         return _ended(kept, rental.ending)
 
 
-def _counted(rental: Rental, price: float) -> Rental:
-    """With the cost up to now, at the price of now."""
-    now = time.time()
-    cost = rental.cost + max(now - rental.counted, 0.0) / 3600 * price
-    return replace(rental, price=price, cost=cost, counted=now)
-
-
 def _asked(work: Work, rental: Rental, offer: Offer, seconds: float) -> Rental:
     """As it is from the moment of the request to rent."""
     now, tries = time.time(), rental.tries + 1
@@ -267,13 +277,6 @@ def _asked(work: Work, rental: Rental, offer: Offer, seconds: float) -> Rental:
 
 def _ended(rental: Rental, word: str) -> Rental:
     return replace(rental, word=f"{word} ${rental.cost:.2f}")
-
-
-def _seconds(ticket: Ticket, rental: Rental, price: float) -> float:
-    """How long a machine may be rented: by the money that is left, and by what the job may take."""
-    config, job = ticket.config, ticket.job
-    paid = (config.max_cost - rental.cost) / price * 3600
-    return paid if job.wall_limit is None else min(paid, job.attempts * job.wall_limit + config.loading + config.keep)
 
 
 def _machines(nodes: Sequence[str]) -> set[int]:

@@ -12,20 +12,27 @@ import tarfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from assay.errors import DataError
+from assay.errors import DataError, SchedulerError
+from assay.files import write_bytes
 from assay.schedulers.vast_client import Client
 from assay.schedulers.vast_jobs import Ticket
 from assay.schedulers.vast_machine import REFS, ROOT
 
 READY = "ready"
+TOLD = ("started", "files", "code")
+"""What says how much the rest is worth: it counts only if it came with the last copy."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Fetched:
-    """What is known of a job after a look at its machine. code: None until it has ended and all of it is here."""
+    """What is known of a job after a look at its machine; nothing unless something came.
 
-    started: bool
-    code: int | None
+    whole: whether all is here that the machine has laid out. code: None until the job has ended and that is so.
+    """
+
+    started: bool = False
+    whole: bool = False
+    code: int | None = None
 
 
 def bundle(repository: Path, folder: Path) -> str:
@@ -79,16 +86,25 @@ def fetch(client: Client, instance: int, ticket: Ticket, folder: Path, job_id: s
     """
     staged = folder / f"{job_id}.in"
     staged.mkdir(exist_ok=True)
-    client.copy(f"C.{instance}:{ROOT}/out/", f"local:{staged.name}/", folder)
+    for name in TOLD:
+        (staged / name).unlink(missing_ok=True)
+    try:
+        client.copy(f"C.{instance}:{ROOT}/out/", f"local:{staged.name}/", folder)
+    except SchedulerError:
+        if not (staged / "started").exists():
+            raise  # else the rest, which takes long, comes with the next ones
     known = folder / f"{job_id}.sent"
     sent = json.loads(known.read_text()) if known.exists() else {}
-    _install(staged / "run", ticket.job.log.parent, sent)
-    code = _code(staged)
+    _install(staged, ticket.job.log.parent, sent)
+    started = (staged / "started").exists()
+    whole = started and _is_whole(staged)
+    code = _code(staged) if whole else None
     if code is not None:
-        _install_missing(staged / "fetch", ticket.job.folder)
+        for path in ticket.config.fetch:
+            _install_missing(staged, Path("fetch") / path, ticket.job.folder / path)
         if (staged / "refs.bundle").exists():
             _git(ticket.job.folder, "fetch", "--quiet", str(staged / "refs.bundle"), f"+{REFS}*:{REFS}*")
-    return Fetched(started=(staged / "started").exists(), code=code)
+    return Fetched(started=started, whole=whole, code=code)
 
 
 def forget(folder: Path, job_id: str) -> None:
@@ -101,7 +117,7 @@ def forget(folder: Path, job_id: str) -> None:
 def _stage(ticket: Ticket, folder: Path, job_id: str, staged: Path) -> None:
     """What is sent, in a folder; the last file says how long the others are, as nobody else does."""
     sent = _pack(ticket, staged / "files.tar")
-    (folder / f"{job_id}.sent").write_text(json.dumps(sent))
+    write_bytes(folder / f"{job_id}.sent", json.dumps(sent).encode())
     shutil.copyfile(ticket.job.script, staged / "job.sh")
     if ticket.bundle:
         kept = folder / ticket.bundle
@@ -110,19 +126,26 @@ def _stage(ticket: Ticket, folder: Path, job_id: str, staged: Path) -> None:
     (staged / READY).write_text("".join(sizes))
 
 
-def _code(staged: Path) -> int | None:
-    """The exit code, once every file is here with the size that it has there."""
-    try:
-        code = int((staged / "code").read_text())
-        listed = (staged / "files").read_bytes().split(b"\0")
-    except (OSError, ValueError):
-        return None
-    for line in filter(None, listed):
+def _is_whole(staged: Path) -> bool:
+    """Whether every file is here with the size that it has there; so it is before anything was laid out.
+
+    Until the job has ended, a log may have grown since it was laid out.
+    """
+    listed, has_ended = staged / "files", (staged / "code").exists()
+    for line in filter(None, listed.read_bytes().split(b"\0") if listed.exists() else []):
         size, _, name = line.partition(b" ")
         path = os.path.join(os.fsencode(staged), name)
-        if not os.path.isfile(path) or os.path.getsize(path) != int(size):
-            return None
-    return code
+        more = os.path.getsize(path) - int(size) if os.path.isfile(path) else -1
+        if more < 0 or (more and has_ended):
+            return False
+    return True
+
+
+def _code(staged: Path) -> int | None:
+    try:
+        return int((staged / "code").read_text())
+    except (OSError, ValueError):
+        return None
 
 
 def _pack(ticket: Ticket, target: Path) -> dict[str, list[int]]:
@@ -137,26 +160,28 @@ def _pack(ticket: Ticket, target: Path) -> dict[str, list[int]]:
     return {str(path.relative_to(run)): _look(path) for path in run.rglob("*") if path.is_file()}
 
 
-def _install(source: Path, target: Path, sent: dict[str, list[int]]) -> None:
+def _install(staged: Path, target: Path, sent: dict[str, list[int]]) -> None:
     """What the machine has made or changed; clocks differ, so no time here is compared with one there."""
-    for path in _files(source):
-        name = str(path.relative_to(source))
+    for path in _files(staged, Path("run")):
+        name = str(path.relative_to(staged / "run"))
         here, look = target / name, _look(path)
         if look != sent.get(name) and not (here.exists() and _look(here) == look):
             _replace(path, here)
 
 
-def _install_missing(source: Path, target: Path) -> None:
+def _install_missing(staged: Path, name: Path, target: Path) -> None:
     """What is not here; of what is, the name is its content's."""
-    for path in _files(source):
-        here = target / path.relative_to(source)
+    for path in _files(staged, name):
+        here = target / path.relative_to(staged / name)
         if not here.exists():
             _replace(path, here)
 
 
-def _files(folder: Path) -> list[Path]:
-    """A link is not followed: it may lead anywhere here."""
-    return sorted(path for path in folder.rglob("*") if path.is_file() and not path.is_symlink())
+def _files(staged: Path, name: Path) -> list[Path]:
+    """Those below a folder of what was fetched. A link is not followed: it may lead anywhere here."""
+    folder = staged / name
+    inside = folder.resolve() == staged.resolve() / name
+    return sorted(path for path in folder.rglob("*") if path.is_file() and not path.is_symlink()) if inside else []
 
 
 def _look(path: Path) -> list[int]:
