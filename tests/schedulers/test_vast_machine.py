@@ -10,7 +10,8 @@ import pytest
 from assay.errors import SchedulerError
 from assay.schedulers import Job
 from assay.schedulers.config import VastConfig
-from assay.schedulers.vast_jobs import Ticket
+from assay.schedulers.vast_cost import seconds_left
+from assay.schedulers.vast_jobs import Rental, Ticket
 from assay.schedulers.vast_machine import job_script
 from assay.schedulers.vast_transfer import fetch, send
 
@@ -167,3 +168,8 @@ def test_what_an_earlier_copy_said_does_not_count_for_a_later_one_that_fails(mac
     monkeypatch.setattr(machine, "copy", lambda *_: None)
     said = fetch(machine, 1, ticket, machine.staging, "000001")
     assert (said.started, said.whole, said.code) == (False, False, None)
+
+
+def test_a_machine_that_costs_nothing_may_be_rented_too(tmp_path):
+    ticket = Machine(tmp_path, tmp_path / "repository").ticket("true")
+    assert 1e6 < seconds_left(ticket, Rental(), 0.0) < float("inf")

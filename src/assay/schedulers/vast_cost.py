@@ -8,6 +8,8 @@ from assay.schedulers.vast_jobs import Rental, Ticket
 
 LOOKS = 3
 """So many looks in a row, at least, find a machine not as it should be before it is given up."""
+CHEAPEST = 1e-6
+"""Dollars an hour, of a machine that costs nothing too."""
 STOPPED = ("stopped", "exited")
 """Of a machine of which only the disk is paid for."""
 
@@ -34,5 +36,5 @@ def counted(rental: Rental, found: Instance, loading: float) -> Rental:
 def seconds_left(ticket: Ticket, rental: Rental, price: float) -> float:
     """How long a machine may be rented: by the money that is left, and by what the job may take."""
     config, job = ticket.config, ticket.job
-    paid = (config.max_cost - rental.cost) / price * 3600
+    paid = (config.max_cost - rental.cost) / max(price, CHEAPEST) * 3600
     return paid if job.wall_limit is None else min(paid, job.attempts * job.wall_limit + config.loading + config.keep)
