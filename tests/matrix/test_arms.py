@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import yaml
 from dvc.utils.hydra import apply_overrides
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from assay.config import config_digest
@@ -198,8 +198,8 @@ VALUES = st.recursive(
         st.booleans(),
         st.integers(-(10**9), 10**9),
         st.floats(allow_nan=False, allow_infinity=False),
-        st.text("ab1.-' \\\"#:,{}[]()=~%@e\n", max_size=8),
-        st.sampled_from(["null", "1e-3", "yes", "${data.path}"[2:], "ä"]),
+        st.text("ab1.-' \\\"#:,{}[]()=~%@e$\n", max_size=8),
+        st.sampled_from(["null", "1e-3", "yes", "${data.path}", "ä"]),
     ),
     lambda inner: st.lists(inner, max_size=3),
     max_leaves=4,
@@ -207,6 +207,7 @@ VALUES = st.recursive(
 
 
 @settings(max_examples=60, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+@example(value=["${data.path}", "\\${a}$'"], weights={})
 @given(value=VALUES, weights=st.dictionaries(st.sampled_from(["mass", "energy"]), st.integers(0, 9), max_size=2))
 def test_dvc_understands_the_overrides_as_they_are_meant(value, weights, tmp_path):
     path = tmp_path / "params.yaml"

@@ -3,9 +3,11 @@
 import json
 import math
 import os
+import shutil
 import sys
 import threading
 from dataclasses import replace
+from functools import partial
 
 import pytest
 from tests.matrix.toy import Commanded, Repository, record
@@ -18,6 +20,7 @@ from assay.matrix.submission import read_submission, write_submission
 from assay.matrix.submit import Decision, cancel, decide, open_study, submit
 from assay.matrix.verdicts.registration import read_registration
 from assay.reports.gather import gather
+from assay.runs.store import RunFolder
 from assay.schedulers.client import SilentError
 from assay.schedulers.local import Local, State, claimed, start_ticks, write_state
 
@@ -91,6 +94,28 @@ def test_a_job_whose_submitter_died_before_it_knew_is_not_submitted_again(reposi
     assert {each.what for each in give(repository, scheduler)} == {"queued"}
     assert read_submission(run).job == "2"
     assert len(scheduler.jobs) == len(ALL)
+
+
+def test_a_second_study_of_the_same_name_is_refused_for_its_runs_would_take_the_clones_of_the_first(
+    repository, scheduler
+):
+    other = repository.folder / "copy"
+    other.mkdir()
+    for name in ("study.yaml", "dvc.yaml", "params.yaml", "stage.py"):
+        shutil.copy(repository.folder / name, other)
+    repository.commit()
+    give(repository, scheduler)
+    with pytest.raises(ConfigError, match=r"name: got toy, and .*/runs/toy has runs of a study of that name; allowed"):
+        submit(open_study(other / "study.yaml", None), scheduler)
+    assert len(scheduler.jobs) == len(ALL)
+    (repository.folder / "runs/toy").rename(repository.folder / "runs/older")
+    assert len(submit(open_study(other / "study.yaml", None), scheduler)) == len(ALL)
+
+
+def test_the_folder_of_all_runs_may_be_a_link_to_another_disk(repository, scheduler, tmp_path_factory):
+    (repository.folder / "runs").symlink_to(tmp_path_factory.mktemp("disk"))
+    assert {each.what for each in give(repository, scheduler)} == {"submit"}
+    assert {each.what for each in give(repository, scheduler)} == {"queued"}
 
 
 def test_while_the_scheduler_is_silent_nothing_is_submitted(repository, scheduler):
@@ -252,6 +277,16 @@ def test_cancel_ends_what_is_queued_or_running_of_the_arms_named(repository, sch
     found = cancel(repository.study, "fast", scheduler)
     assert found == [{"arm": "fast", "seed": 0, "state": "queued", "job": "2"}]
     assert scheduler.cancelled == ["2"]
+    with pytest.raises(ConfigError, match="--only: got quick; allowed: a pattern that matches one of slow, fast"):
+        cancel(repository.study, "quick", scheduler)
+
+
+def test_cancel_ends_what_was_submitted_whatever_the_study_file_says_by_now(repository, scheduler):
+    give(repository, scheduler)
+    repository.change_study("  broken:\n    reason: Fails.\n    set: {train.optimizer.lr: 2.0}\n", "")
+    repository.change_study("seeds: [0, 1]", "seeds: [0]")
+    assert len(cancel(repository.study, None, scheduler)) == len(scheduler.cancelled) == len(ALL)
+    assert [each["arm"] for each in cancel(repository.study, "broken", scheduler)] == ["broken", "broken"]
 
 
 def test_the_advice_of_a_study_is_to_submit(repository, scheduler):
@@ -322,6 +357,39 @@ def test_logs_are_those_of_the_newest_attempt(repository, scheduler, capsys):
     assert "got no log; allowed: the folder of a run that has begun" in capsys.readouterr().err
 
 
+def test_logs_are_followed_from_the_job_on_through_all_attempts_to_the_end_of_the_run(repository, capsys, monkeypatch):
+    run, pool = repository.run("slow", 0), Local(repository.folder / POOL)
+
+    def printed(text: str, code: int) -> None:
+        newest = RunFolder(run).read().attempts[-1]
+        RunFolder(run).append_log(newest.number, text)
+        RunFolder(run).update(replace(newest, ended=newest.started, code=code))
+
+    happens = iter(
+        [
+            partial(record, run, code=None),  # which has printed nothing yet
+            partial(printed, "first\n", code=75),
+            partial(record, run, code=None),
+            partial(printed, "second\n", code=0),
+        ]
+    )
+    with claimed(repository.folder / POOL):
+        submit(open_study(repository.study, "slow"), pool)
+        (run / "job.log").write_text("clone ready\n")
+        monkeypatch.setattr("assay.matrix.standing.time.sleep", lambda seconds: next(happens)())
+        assert main(["logs", str(run), "-f"]) == 0
+    assert capsys.readouterr().out == "clone ready\nfirst\nsecond\n"
+    assert next(happens, None) is None
+
+
+def test_logs_of_a_job_that_ended_before_its_run_began_end_too(repository, scheduler, capsys):
+    give(repository, scheduler)
+    scheduler.end_all()
+    (repository.run("slow", 0) / "job.log").write_text("no room for a clone\n")
+    assert main(["logs", str(repository.run("slow", 0)), "-f"]) == 0
+    assert capsys.readouterr().out == "no room for a clone\n"
+
+
 def test_uncommitted_code_is_refused_but_the_study_file_may_differ(repository):
     repository.study.write_text(repository.study.read_text() + "# a note\n")
     open_study(repository.study, None)
@@ -359,3 +427,32 @@ def test_status_ends_with_what_is_paid_for_where_machines_were_rented(repository
     monkeypatch.setattr("assay.matrix.standing.paid_for", lambda root: [f"2 machines are paid for from {root}"])
     assert main(["status", str(repository.study)]) == 0
     assert capsys.readouterr().out.splitlines()[-1] == f"2 machines are paid for from {repository.folder}"
+
+
+def test_a_record_that_was_moved_away_is_no_longer_that_of_its_arm(repository, scheduler):
+    """As the advice about changed parameters says: aside, to a folder of another name, or deeper."""
+    give(repository, scheduler)
+    scheduler.end_all()
+    for place in ("toy/fast.old/0", "toy/fast/0.old", "toy/zold/fast/0"):
+        aside = repository.folder / "runs" / place
+        aside.parent.mkdir(parents=True, exist_ok=True)
+        record(repository.run("fast", 0), code=1, stage={"kind": "ValueError", "error": "no"})
+        repository.run("fast", 0).rename(aside)
+        give(repository, scheduler)
+    scheduler.end_all()
+    record(repository.run("fast", 0), code=0)
+    (repository.run("fast", 0) / "metrics.json").write_text("{}")
+    assert what(look(repository, scheduler), "fast", 0).what == "complete"
+    states = {(each.arm, each.seed): each.state for each in study_status(repository.study, "fast")}
+    assert states["fast", "0"] == "complete"
+    assert next(cell for cell in gather(repository.study, "fast").cells if cell.seed == 0).state == "complete"
+
+
+def test_a_report_counts_no_run_as_complete_whose_result_was_not_handed_back(repository, scheduler):
+    submit(open_study(repository.study, "slow"), scheduler)
+    scheduler.end_all()
+    record(repository.run("slow", 0), code=0)
+    record(repository.run("slow", 1), code=0)
+    (repository.run("slow", 0) / "metrics.json").write_text('{"validate/error": 1.0}')
+    assert [cell.state for cell in gather(repository.study, "slow").cells] == ["complete", "partial"]
+    assert "runs are missing or not at their end" in gather(repository.study).verdicts["H1"].reason

@@ -3,19 +3,23 @@
 import csv
 import io
 import json
+import math
 import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
-from tests.matrix.toy import Inline, Repository
+from tests.matrix.toy import Commanded, Inline, Repository
 
+from assay.matrix.cells import read_metrics
 from assay.matrix.handback import numbers
 from assay.matrix.queued import take_over
-from assay.matrix.submission import CLONES
+from assay.matrix.submission import CLONES, read_submission
 from assay.matrix.submit import open_study, submit
-from assay.matrix.workplace import main
+from assay.matrix.workplace import main, prepare
 from assay.runs.status import collect
 
 
@@ -61,7 +65,11 @@ def test_a_run_is_listed_as_an_experiment_with_its_parameters_and_metrics(reposi
 
 def test_its_metrics_and_small_results_lie_in_its_folder(repository):
     run = repository.run("fast", 3)
-    assert json.loads((run / "metrics.json").read_text()) == {"validate/error": 3.5, "validate/by.snr": 2}
+    assert json.loads((run / "metrics.json").read_text()) == {
+        "validate/error": 3.5,
+        "validate/by.snr": 2,
+        "validate/bad": None,
+    }
     assert (run / "results/validate/table.csv").read_text() == "a,b\n1,2\n"
     assert "handed back" in (run / "job.log").read_text()
 
@@ -105,6 +113,41 @@ def test_a_folder_that_was_never_submitted_is_refused_in_one_line(tmp_path, caps
     )
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR2])
+def test_a_job_that_is_asked_to_end_waits_for_its_run_to_save_whatever_the_signal(tmp_path, number):
+    made = Repository(tmp_path / "study")
+    (made.folder / "stage.py").write_text("import time; print('begun', flush=True); time.sleep(60)")
+    made.commit()
+    submit(open_study(made.study, "fast"), Commanded())
+    run = made.run("fast", 0)
+    with subprocess.Popen([sys.executable, "-m", "assay.matrix.workplace", str(run)], cwd=made.folder) as job:
+        log = run / "logs/0001.log"
+        while not (log.is_file() and "begun" in log.read_text()):
+            assert job.poll() is None
+            time.sleep(0.05)
+        job.send_signal(number)
+    assert job.returncode == 75
+    assert json.loads((run / "attempts/0001.json").read_text())["code"] == 75
+
+
+def test_a_clone_that_was_cut_off_before_it_had_its_data_is_made_anew(tmp_path, monkeypatch):
+    made = Repository(tmp_path / "study")
+    (made.folder / "data.txt").write_text("data")
+    dvc(made, "add", "--quiet", "data.txt")
+    made.commit()
+    submit(open_study(made.study, "slow"), Commanded())
+    submission = read_submission(made.run("slow", 0))  # which changes nothing in params.yaml
+
+    def killed(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr("dvc.repo.Repo.checkout", killed)
+        prepare(submission)
+    prepare(submission)
+    assert (submission.clone / "data.txt").read_text() == "data"
+
+
 @pytest.mark.parametrize(
     ("file", "expected"),
     [
@@ -114,4 +157,13 @@ def test_a_folder_that_was_never_submitted_is_refused_in_one_line(tmp_path, caps
     ],
 )
 def test_metrics_are_named_by_their_folder_below_results(file, expected):
-    assert numbers(file, {"a": 1, "b": {"c": 0.5}, "text": "x", "yes": True, "bad": float("nan")}) == expected
+    assert numbers(file, {"a": 1, "b": {"c": 0.5}, "text": "x", "yes": True}) == expected
+
+
+def test_a_metric_that_is_not_finite_is_kept_as_such_for_its_seed_failed(tmp_path):
+    told = {"nan": float("nan"), "inf": float("inf"), "null": None, "fine": 1.0}
+    kept = numbers("metrics.json", told)
+    assert kept == {"nan": None, "inf": None, "null": None, "fine": 1.0}
+    (tmp_path / "metrics.json").write_text(json.dumps(kept, allow_nan=False))
+    found = read_metrics(tmp_path)
+    assert found["fine"] == 1.0 and all(math.isnan(found[name]) for name in ("nan", "inf", "null"))

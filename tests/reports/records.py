@@ -11,9 +11,11 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from assay.config.load import assign, read
 from assay.runs.record import Attempt, Holder, Progress, Resources, Run, Stage, Stop, Try, to_json
 
 ROOT = Path(__file__).parents[2]
+DATA = read(ROOT / "params.yaml")
 HOSTILE = "</script><script>document.title='owned'</script><img src=x onerror=alert(1)> | `x` [a](javascript:1)"
 METRIC, SECOND = "validate/cbf_mae", "validate/att_mae"
 NULL = "validate/null_cbf_mae"
@@ -73,7 +75,7 @@ def make_run(folder: Path, index: int, outcome: str, chance: random.Random, log:
         arm=folder.parent.name,
         seed=folder.name,
         stages=list(STAGES),
-        params={"seed": int(folder.name), "train": {"optimizer": {"lr": rate(index), "name": "adam"}, "steps": 1000}},
+        params=assign(DATA, {**json.loads(changes(index)), "seed": int(folder.name)}),
         command=["dvc", "repro"],
         commit="0123456789abcdef",
         identity=f"{index:08x}",

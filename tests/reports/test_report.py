@@ -14,7 +14,7 @@ from tests.reports.records import HOSTILE, METRIC, make_run, make_study
 
 from assay.__main__ import main
 from assay.errors import DataError
-from assay.matrix.verdicts.registration import register
+from assay.matrix.verdicts.registration import register, rules_of
 from assay.reports.canvas import broken
 from assay.reports.details import changes, tail
 from assay.reports.figures import chosen
@@ -106,6 +106,12 @@ def test_the_report_has_the_sections_of_a_status_report(written):
     ]  # fmt: skip
 
 
+def test_what_to_submit_is_named_as_it_was_given(tmp_path):
+    """From another folder, the same name may be that of another study."""
+    study = make_study(tmp_path / "my studies", 2, 1, runs=False)
+    assert f"assay submit '{study}'" in write_report(gather(study), [], tmp_path / "report.md")
+
+
 def test_a_failed_run_is_told_with_cause_evidence_and_what_to_do(written):
     text = (written.folder / "report.md").read_text()
     told = text[text.index("### arm-0003, seed 1: FAILED (NaN)") :].partition("###")[2].partition("\n### ")[0]
@@ -115,9 +121,9 @@ def test_a_failed_run_is_told_with_cause_evidence_and_what_to_do(written):
     assert "1 of 3 failed" in text
 
 
-def test_runs_that_never_began_are_an_action_item(written):
+def test_runs_that_never_began_are_an_action_item(written, study):
     text = (written.folder / "report.md").read_text()
-    assert "assay submit study.yaml" in text.partition("### Low priority")[2]
+    assert f"assay submit {study}" in text.partition("### Low priority")[2]
 
 
 def test_an_action_is_a_list_item_with_its_command_in_a_fence(written):
@@ -247,10 +253,61 @@ def test_runs_of_several_commits_and_equal_arms_are_warned_of(small):
 
 def test_hypotheses_that_were_edited_after_their_registration_are_told(small):
     assert gather(small).registration.startswith("Not registered")
-    register(small.parent / "runs/made", gather(small).config.hypotheses)
-    assert gather(small).registration.endswith("not changed since")
+    again(small)
+    assert gather(small).registration.endswith(", not changed since")
     small.write_text(small.read_text().replace("margin: 0.1", "margin: 0.2"))
     assert gather(small).registration.endswith("edited since, and not registered: submit again to amend")
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [("failed: worst", "failed: exclude"), ("name: made", "name: made\ncorrection: none"), ("[0, 1]", "[1, 0]")],
+)
+def test_what_else_decides_a_verdict_may_not_be_edited_in_silence_either(small, old, new):
+    again(small)
+    small.write_text(small.read_text().replace(old, new))
+    assert gather(small).registration.endswith("edited since, and not registered: submit again to amend")
+
+
+def test_an_amendment_after_data_stands_beside_the_hypotheses_concerned(small):
+    runs = small.parent / "runs/made"
+    results = shutil.move(runs, small.parent / "aside")
+    again(small)
+    shutil.move(runs / "registered.json", results)
+    runs.rmdir()
+    shutil.move(results, runs)
+    small.write_text(small.read_text().replace("margin: 0.1", "margin: 0.2"))
+    again(small)
+    report = gather(small)
+    assert report.amended.keys() == {"H2"}
+    text = write_report(report, [], small.parent / "report.md")
+    assert re.search(r"^- \*\*H2\*\*: .*; amended after data: H2.margin 0.1 -\\> 0.2", text, re.MULTILINE)
+    page = write_page(report, [], {}, small.parent / "report.html")
+    assert page.count("; amended after data: H2.margin 0.1 -&gt; 0.2") == 1
+
+
+def again(study: Path) -> None:
+    """What `assay submit` registers."""
+    config = gather(study).config
+    register(study.parent / "runs/made", config.hypotheses, rules_of(config))
+
+
+def test_numbers_of_parameters_that_the_study_file_has_no_longer_are_warned_of(small):
+    assert gather(small).warnings == []
+    small.write_text(small.read_text().replace("2.86102294921875e-06", "0.5"))
+    (warning,) = gather(small).warnings
+    assert warning.startswith(
+        "2 complete runs have numbers of other parameters than the study file now says, e.g. arm-0002/0 with "
+        "train.optimizer.lr=2.86102294921875e-06 (now 0.5)"
+    )
+
+
+def test_a_complete_run_whose_metric_is_not_finite_is_a_failed_seed(small):
+    metrics = small.parent / "runs/made/arm-0001/0/metrics.json"
+    metrics.write_text(json.dumps({**json.loads(metrics.read_text()), METRIC: None}))
+    report = gather(small)
+    assert report.verdicts["H1"].failed_seeds == {"arm-0001": (0,)}
+    assert "| 1/2; 1 of 2 failed [9, 91] % |" in write_report(report, [], small.parent / "report.md")
 
 
 def test_damaged_metrics_are_named(small, capsys):

@@ -298,6 +298,11 @@ def test_a_fresh_heartbeat_is_running_and_its_log_is_not_read(case):
     assert (found.state, found.cause, found.action, found.evidence) == ("running", None, "", [])
 
 
+def test_a_heartbeat_from_the_future_is_of_a_wrong_clock_and_keeps_nobody_waiting(case):
+    assert case(attempt(ended=None, code=None, heartbeat=NOW + 60)).state == "running"
+    assert case(attempt(ended=None, code=None, heartbeat=NOW + 86400)).state == "lost"
+
+
 def test_a_holder_whose_process_is_gone_is_lost_at_once(case):
     from assay.runs.store import this_process
 

@@ -1,20 +1,26 @@
 """What the disk knows of every arm x seed of a study: state, metrics, cost; open it to add a fact to a report."""
 
 import json
+import math
 import shlex
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from assay.errors import DataError
 from assay.runs.advice import command
+from assay.runs.diagnose import Diagnosis
+from assay.runs.provenance import masked_facts
 from assay.runs.record import Attempt, Stage
 from assay.runs.status import collect
 from assay.runs.store import RunFolder, RunRecord
 
 METRICS = "metrics.json"
 MISSING = "missing"
+COMPLETE = "complete"
+NOT_HANDED_BACK = "partial"
+"""What a run is that has ended well, as long as its result is not in its folder."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,7 +55,7 @@ def read_cells(folder: Path, arms: Sequence[str], seeds: Sequence[int]) -> list[
     Raises:
         DataError: a metrics file is damaged.
     """
-    diagnoses = {(each.arm, each.seed): each for each in collect(folder)} if folder.is_dir() else {}
+    diagnoses = diagnosed(folder)
     cells = []
     for arm in arms:
         for seed in seeds:
@@ -59,13 +65,46 @@ def read_cells(folder: Path, arms: Sequence[str], seeds: Sequence[int]) -> list[
                 cells.append(CellResult(arm=arm, seed=seed, folder=run, state=MISSING))
                 continue
             told: dict[str, Any] = {
-                "state": found.state,
+                "state": NOT_HANDED_BACK if found.state == COMPLETE and not (run / METRICS).is_file() else found.state,
                 "cause": found.cause,
                 "action": found.action,
                 "node": found.node,
             }
             cells.append(CellResult(arm=arm, seed=seed, folder=run, **told, **_facts(run)))
     return cells
+
+
+def diagnosed(folder: Path, words: Mapping[Path, Mapping[str, str]] | None = None) -> dict[tuple[str, str], Diagnosis]:
+    """Arm and seed to the diagnosis of every run in runs/<study name>; what was moved deeper, or aside, is no arm's."""
+    found = collect(folder, words=words) if folder.is_dir() else []
+    return {(each.arm, each.seed): each for each in found if each.study == folder.name}
+
+
+def changed(cell: CellResult, params: Mapping[str, Any]) -> str:
+    """Parameters by which a run was not run with those given (`recordable`), as `key=old (now new)`; empty: none."""
+    return "" if cell.params is None else _changes(cell.params, params)
+
+
+def recordable(params: Mapping[str, Any]) -> dict[str, Any]:
+    """Parameters as a run's record has them."""
+    found: dict[str, Any] = masked_facts(plain(params))
+    return found
+
+
+def plain(value: Any) -> Any:
+    """As YAML gives it back: lists instead of tuples."""
+    return json.loads(json.dumps(value))
+
+
+def _changes(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> str:
+    found = []
+    for key in {**old, **new}:
+        before, now = old.get(key), new.get(key)
+        if isinstance(before, dict) and isinstance(now, dict):
+            found.append(_changes(before, now, f"{prefix}{key}."))
+        elif before != now:
+            found.append(f"{prefix}{key}={json.dumps(before)} (now {json.dumps(now)})")
+    return ", ".join(text for text in found if text)
 
 
 def advice(action: str, run: Path, study: Path, arm: str, cause: str | None) -> str:
@@ -105,16 +144,16 @@ def stage_seconds(stages: Iterable[Stage]) -> dict[str, float]:
 
 
 def read_metrics(folder: Path) -> dict[str, float]:
-    """The metrics that a complete run has left, by name; none if it has left none.
+    """The metrics that a complete run has left, by name, NaN where one is not finite; none if it has left none.
 
     Raises:
         DataError: the file is damaged.
     """
     path = folder / METRICS
     try:
-        found: dict[str, float] = json.loads(path.read_text())
+        found: dict[str, float | None] = json.loads(path.read_text())
     except FileNotFoundError:
         return {}
     except ValueError as error:
         raise DataError(f"{path}: not valid JSON ({error}); remove it and submit the run again") from None
-    return found
+    return {name: math.nan if value is None else value for name, value in found.items()}

@@ -30,5 +30,5 @@ def _text(value: Any) -> str:
 
 
 def _quoted(text: str) -> str:
-    """In single quotes; only backslashes before a quote have a meaning and are doubled."""
-    return "'" + re.sub(r"(\\*)('|$)", lambda found: found[1] * 2 + (r"\'" if found[2] else ""), text) + "'"
+    """In single quotes; only backslashes before a quote or an interpolation, ${, have a meaning and are doubled."""
+    return "'" + re.sub(r"(\\*)('|\${|$)", lambda found: found[1] * 2 + (found[2] and f"\\{found[2]}"), text) + "'"

@@ -74,8 +74,8 @@ def keep_results(source: Path, target: Path) -> None:
         fresh.replace(target)
 
 
-def numbers(file: str, content: Any) -> dict[str, float]:
-    """A metrics file's finite numbers as `<folder below results>/<key>`, nested keys joined by dots."""
+def numbers(file: str, content: Any) -> dict[str, float | None]:
+    """A metrics file's numbers as `<folder below results>/<key>`, nested keys joined by dots; None: not finite."""
     parts = PurePosixPath(file).parent.parts
     if RESULTS in parts:
         parts = parts[parts.index(RESULTS) + 1 :]
@@ -83,12 +83,14 @@ def numbers(file: str, content: Any) -> dict[str, float]:
     return {f"{prefix}{key}": value for key, value in _leaves(content)}
 
 
-def _leaves(content: Any, prefix: str = "") -> Iterator[tuple[str, float]]:
+def _leaves(content: Any, prefix: str = "") -> Iterator[tuple[str, float | None]]:
     if isinstance(content, dict):
         for key, value in content.items():
             yield from _leaves(value, f"{prefix}.{key}" if prefix else str(key))
-    elif isinstance(content, int | float) and not isinstance(content, bool) and math.isfinite(content):
-        yield prefix, content
+    elif content is None:  # what a stage writes for NaN and infinity, for which JSON has no word
+        yield prefix, None
+    elif isinstance(content, int | float) and not isinstance(content, bool):
+        yield prefix, content if math.isfinite(content) else None
 
 
 def _metric_files(repo: "Repo") -> dict[str, Any]:

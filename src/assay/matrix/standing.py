@@ -1,5 +1,6 @@
 """How a study stands, missing runs too, and the log of one run; open it to change what those verbs show."""
 
+import shlex
 import sys
 import time
 from collections import Counter
@@ -9,14 +10,15 @@ from pathlib import Path
 
 from assay.errors import DataError
 from assay.matrix.arms import outline
-from assay.matrix.cells import METRICS, MISSING, advice
+from assay.matrix.cells import COMPLETE, METRICS, MISSING, NOT_HANDED_BACK, advice, diagnosed
 from assay.matrix.git import repository
 from assay.matrix.jobs import Standing, jobs_of
-from assay.matrix.submission import JOB_LOG
+from assay.matrix.submission import JOB_LOG, read_submission
 from assay.matrix.submit import runs_folder
+from assay.progress import UNFINISHED
 from assay.rented import paid_for
 from assay.runs.diagnose import Diagnosis
-from assay.runs.status import collect, show
+from assay.runs.status import show
 from assay.runs.store import RunFolder, is_held
 from assay.schedulers.local import Local
 
@@ -37,7 +39,7 @@ def study_status(path: Path, only: str | None) -> list[Diagnosis]:
     cells = [(arm, str(seed)) for arm in arms for seed in study.seeds]
     jobs = _jobs(path, [folder / arm / seed for arm, seed in cells])
     words = {run: {"State": job.word} for run, job in jobs.items() if job.scheduler != Local.name}
-    known = {(each.arm, each.seed): each for each in collect(folder, words=words)} if folder.is_dir() else {}
+    known = diagnosed(folder, words)
     missing = Diagnosis(study=study.name, arm="", seed="", state=MISSING)
     found = [known.get((arm, seed), replace(missing, arm=arm, seed=seed)) for arm, seed in cells]
     return [_in_study(each, path, folder / each.arm / each.seed, jobs) for each in found]
@@ -62,7 +64,7 @@ def _in_study(found: Diagnosis, study: Path, run: Path, jobs: Mapping[Path, Stan
 def _with_job(found: Diagnosis, run: Path, job: Standing | None) -> Diagnosis:
     """What the record does not know: the scheduler's queue, and whether the result was handed back."""
     alive = job.meaning if job is not None and job.is_alive else None
-    handed_back = found.state == "complete" and (run / METRICS).is_file()
+    handed_back = found.state == COMPLETE and (run / METRICS).is_file()
     if handed_back or found.state == "running":  # its heartbeat is newer than what a scheduler said
         return found
     if alive is not None:
@@ -70,8 +72,8 @@ def _with_job(found: Diagnosis, run: Path, job: Standing | None) -> Diagnosis:
     if found.state == "queued":
         ended = [f"{JOB_LOG}: job {job.job} of {job.scheduler} ended before it began ({job.word})"] if job else []
         return replace(found, state=MISSING, action="", evidence=ended)
-    if found.state == "complete":
-        return replace(found, state="partial", evidence=[f"{METRICS}: not there: the result was not handed back"])
+    if found.state == COMPLETE:
+        return replace(found, state=NOT_HANDED_BACK, evidence=[f"{METRICS}: not there: the result was not handed back"])
     return found
 
 
@@ -84,7 +86,7 @@ def show_study(path: Path, found: list[Diagnosis]) -> None:
     sums = Counter(each.state for each in found)
     print("\n" + ", ".join(f"{count} {state}" for state, count in sums.items()))
     if any(each.state not in {*ALIVE, "complete"} and each.cause != "NaN" for each in found):
-        print(f"-> assay submit {path}")
+        print(f"-> assay submit {shlex.quote(str(path))}")
     for line in paid_for(repository(path.absolute().parent)):
         print(line)
 
@@ -122,18 +124,19 @@ def log_lines(run: Path, follow: bool) -> Iterator[str]:
         raise DataError(f"{run}: got no log; allowed: the folder of a run that has begun; see assay status")
     read = 0
     while True:
-        ended = not follow or _has_ended(folder)  # before the last look, which then has all of it
-        with path.open(errors="replace") as file:
-            file.seek(read)
-            yield from file
-            read = file.tell()
+        pause = _next_look_s(run) if follow else 0.0  # before the last look, which then has all of it
+        if path.is_file():  # an attempt has begun before it has printed anything
+            with path.open(errors="replace") as file:
+                file.seek(read)
+                yield from file
+                read = file.tell()
         newest = _newest(folder)
         if follow and newest > number:
             number, path, read = newest, folder.log(newest), 0
-        elif ended:
+        elif not pause:
             return
         else:
-            time.sleep(FOLLOW_S)
+            time.sleep(pause)
 
 
 def _newest(folder: RunFolder) -> int:
@@ -141,6 +144,16 @@ def _newest(folder: RunFolder) -> int:
     return attempts[-1].number if attempts else 0
 
 
-def _has_ended(folder: RunFolder) -> bool:
-    attempts = folder.read().attempts
-    return bool(attempts) and not is_held(attempts[-1], time.time())
+def _next_look_s(run: Path) -> float:
+    """When to look again, in s; 0: nothing more comes. Where no attempt runs its job is asked, less often."""
+    newest = next(reversed(RunFolder(run).read().attempts), None)
+    if newest is not None and is_held(newest, time.time()):
+        return FOLLOW_S
+    goes_on = newest is None or newest.code in (None, UNFINISHED)
+    return WATCH_S if goes_on and _has_job(run) else 0.0
+
+
+def _has_job(run: Path) -> bool:
+    submission = read_submission(run)
+    jobs = jobs_of(Path(submission.repository), [run], silences=[]) if submission else {}
+    return any(job.is_alive for job in jobs.values())

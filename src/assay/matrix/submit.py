@@ -3,17 +3,19 @@
 Submitting is idempotent: what is complete, queued or running is left alone; what is left alone otherwise says why.
 """
 
-import json
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
 from assay.config.load import assign, read
+from assay.errors import ConfigError
+from assay.files import write_bytes
 from assay.machine import MachineConfig
-from assay.matrix.arms import Resolved, resolve
-from assay.matrix.cells import METRICS, CellResult, read_cells
+from assay.matrix.arms import Resolved, outline, resolve
+from assay.matrix.cells import COMPLETE, CellResult, changed, plain, read_cells, recordable
 from assay.matrix.git import git, refuse_uncommitted, repository
 from assay.matrix.grammar import as_dvc
 from assay.matrix.jobs import (
@@ -27,14 +29,15 @@ from assay.matrix.jobs import (
     jobs_of,
     machine_config,
 )
-from assay.matrix.study import StudyConfig, params_path
-from assay.matrix.submission import Submission
-from assay.matrix.verdicts.registration import register
-from assay.runs.provenance import masked_facts
+from assay.matrix.study import StudyConfig, params_path, read_study
+from assay.matrix.submission import SUBMISSION, Submission
+from assay.matrix.verdicts.registration import register, rules_of
 from assay.schedulers import Job, Scheduler
 from assay.schedulers.registry import scheduler_named
 
 SUBMIT = "submit"
+NAMES = ".assay/studies"
+"""Below the repository: for each name of a study, the folder of its runs."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,17 +103,30 @@ def submit(
     again: those that met NaN too. inert: arms that are not submitted, each with the reason.
 
     Raises:
+        ConfigError: another study of the repository has this name.
         SchedulerError: the scheduler does not answer, or refuses a job; those that it took before are on record.
     """
     with alone(study.root):
+        _claim_name(study)
         adopt(scheduler, [study.runs / arm / str(seed) for arm, seed in _cells(study)])
         decisions = leave_alone(decide(study, scheduler, again), inert or {})
         planned = plan_jobs(study, decisions)
         config = study.resolved.config
-        rules = {"metrics": config.metrics, "correction": config.correction, "seeds": list(config.seeds)}
-        register(study.runs, config.hypotheses, rules)
+        register(study.runs, config.hypotheses, rules_of(config))
         jobs = iter(list(hand_over(scheduler, study.place, planned, stage_names(study))))
         return [replace(each, job=next(jobs)) if each.what == SUBMIT else each for each in decisions]
+
+
+def _claim_name(study: Study) -> None:
+    """Clones and experiments are named after the study: two of one name would take each other's away."""
+    name = study.resolved.config.name
+    runs = study.runs.parents[1].resolve().relative_to(study.root) / "runs" / name  # runs itself may be a link
+    claim = study.root / NAMES / name
+    holder = Path(claim.read_text()) if claim.is_file() else runs
+    if holder != runs and (study.root / holder).is_dir():
+        given = f"{study.path}: name: got {name}, and {study.root / holder} has runs of a study of that name"
+        raise ConfigError(f"{given}; allowed: a name for each study of a repository; give this one another")
+    write_bytes(claim, str(runs).encode(), durable=False)
 
 
 def render(study: Study, scheduler: Scheduler, decisions: Sequence[Decision]) -> list[str]:
@@ -133,7 +149,7 @@ def decide(study: Study, scheduler: Scheduler, again: bool = False) -> list[Deci
     """
     config, arms, data = study.resolved.config, study.resolved.arms, study.params
     cells = {(cell.arm, cell.seed): cell for cell in read_cells(study.runs, list(arms), config.seeds)}
-    unfinished = [cell.folder for cell in cells.values() if not _is_complete(cell)]
+    unfinished = [cell.folder for cell in cells.values() if cell.state != COMPLETE]
     jobs = jobs_of(study.root, unfinished, scheduler, insist=True)
     alive = {run: job for run, job in jobs.items() if job.is_alive}
     decisions = []
@@ -165,42 +181,21 @@ def leave_alone(decisions: Sequence[Decision], inert: Mapping[str, str]) -> list
     ]
 
 
-def _is_complete(cell: CellResult) -> bool:
-    return cell.state == "complete" and (cell.folder / METRICS).is_file()
-
-
 def _what(
     study: Study, cell: CellResult, alive: Mapping[Path, Standing], params: dict[str, Any], again: bool
 ) -> tuple[str, str]:
-    complete = _is_complete(cell)
+    complete = cell.state == COMPLETE
     if cell.folder in alive and not complete:
         return alive[cell.folder].meaning, f"job {alive[cell.folder].job}"
     if cell.state == "running":
         return "running", "by hand, or by a pool that was killed"
-    if cell.params is not None and cell.attempts and (changes := _changes(cell.params, masked_facts(_plain(params)))):
+    if cell.attempts and (changes := changed(cell, recordable(params))):
         return "changed", f"was run with {changes}; move {cell.folder} away, or give the arm another name"
     if complete:
         return "complete", ""
     if cell.cause == "NaN" and cell.commit == study.commit and not again:
         return "failed", "NaN, which comes again; it stays in the denominator; --again runs it once more"
     return SUBMIT, cell.state if cell.cause is None else f"{cell.state}: {cell.cause}"
-
-
-def _changes(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> str:
-    """Leaves that differ, as `key=old (now new)`."""
-    found = []
-    for key in {**old, **new}:
-        before, now = old.get(key), new.get(key)
-        if isinstance(before, dict) and isinstance(now, dict):
-            found.append(_changes(before, now, f"{prefix}{key}."))
-        elif before != now:
-            found.append(f"{prefix}{key}={json.dumps(before)} (now {json.dumps(now)})")
-    return ", ".join(text for text in found if text)
-
-
-def _plain(value: Any) -> Any:
-    """As YAML gives it back: lists instead of tuples."""
-    return json.loads(json.dumps(value))
 
 
 def plan_jobs(study: Study, decisions: Sequence[Decision]) -> list[Planned]:
@@ -234,7 +229,7 @@ def _planned(study: Study, decision: Decision, data: dict[str, Any], folder: str
         commit=study.commit,
         pipeline=folder,
         overrides=as_dvc(overrides),
-        params=_plain(assign(data, overrides)),
+        params=plain(assign(data, overrides)),
         machine=str(study.machine) if study.machine else None,
     )
     return Planned(run=study.runs / decision.arm / str(decision.seed), submission=submission, attempts=attempts)
@@ -254,22 +249,25 @@ def stage_names(study: Study) -> list[str]:
 def cancel(study: Path, only: str | None, scheduler: Scheduler | None = None) -> list[dict[str, Any]]:
     """Have every queued or running job of a study ended; returns arm, seed, state and job of each.
 
+    Whatever was submitted counts: arms that the study file has no longer, and what DVC had queued, too.
     scheduler: taken for runs of that name instead of a new one.
 
     Raises:
         UserError: something is wrong with the study file.
         SchedulerError: a scheduler does not answer.
     """
-    resolved, root = resolve(study, only), repository(study.absolute().parent)
-    runs, seeds = runs_folder(study, resolved.config), resolved.config.seeds
-    cells = {runs / arm / str(seed): (arm, seed) for arm in resolved.arms for seed in seeds}
-    alive = {run: job for run, job in jobs_of(root, cells, scheduler, insist=True).items() if job.is_alive}
+    root, folder = repository(study.absolute().parent), runs_folder(study, read_study(study))
+    submitted = [path.parent for path in sorted(folder.glob(f"*/*/{SUBMISSION}"))]
+    runs = [run for run in submitted if only is None or fnmatchcase(run.parent.name, only)]
+    if not runs:
+        outline(study, only)  # refuses a pattern that names nothing
+    alive = {run: job for run, job in jobs_of(root, runs, scheduler, insist=True).items() if job.is_alive}
     for name in {job.scheduler for job in alive.values()}:
         place = scheduler if scheduler and scheduler.name == name else scheduler_named(name, root)
         place.cancel(*(job.job for job in alive.values() if job.scheduler == name))
+    names = {run: int(run.name) if run.name.isdecimal() else run.name for run in alive}
     return [
-        {"arm": cells[run][0], "seed": cells[run][1], "state": job.meaning, "job": job.job}
-        for run, job in alive.items()
+        {"arm": run.parent.name, "seed": names[run], "state": job.meaning, "job": job.job} for run, job in alive.items()
     ]
 
 

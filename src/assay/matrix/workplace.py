@@ -22,6 +22,7 @@ from assay.matrix.git import git, with_identity
 from assay.matrix.handback import hand_back
 from assay.matrix.submission import Submission, read_submission
 from assay.progress import UNFINISHED
+from assay.runs.guardian import FORWARDED
 from assay.runs.nodes import say_the_end
 from assay.runs.processes import set_parent_death_signal
 from assay.runs.record import HEARTBEAT_S, LOST_AFTER_S, Attempt
@@ -29,17 +30,20 @@ from assay.runs.store import RunFolder, is_held
 
 TURN_S = 1.0
 """How often it is looked whether an earlier attempt is over."""
-ASKED_TO_STOP = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
 
 
 class Signals:
-    """Requests to stop are the supervised command's business while it runs; before it, they end the job."""
+    """Requests to stop are the supervised command's business while it runs; before it, they end the job.
+
+    One that was ignored when the job began, as in the pool, stays ignored.
+    """
 
     def __init__(self) -> None:
         self.got: int | None = None
         self.command: subprocess.Popen[bytes] | None = None
-        for number in ASKED_TO_STOP:
-            signal.signal(number, self._hear)
+        for number in FORWARDED:
+            if signal.getsignal(number) != signal.SIG_IGN:
+                signal.signal(number, self._hear)
 
     def _hear(self, number: int, frame: FrameType | None) -> None:
         self.got = number
@@ -146,15 +150,18 @@ def _read(params: Path) -> object:
 
 
 def _share_cache(root: Path, clone: Path) -> None:
-    """The main repository's cache, so that nothing is stored or computed twice, and data need no copy."""
+    """The main repository's cache, so that nothing is stored or computed twice, and data need no copy.
+
+    It is noted once the data are there: by that note a clone is known as whole.
+    """
     from dvc.repo import Repo
 
     with Repo(str(root)) as repo:
         cache = repo.cache.local_cache_dir
-    (clone / ".dvc/config.local").write_text(f"[cache]\n    dir = {cache}\n")
     if git(clone, "ls-files", "--", "*.dvc"):
-        with Repo(str(clone)) as repo:
+        with Repo(str(clone), config={"cache": {"dir": cache}}) as repo:
             repo.checkout(allow_missing=True)
+    (clone / ".dvc/config.local").write_text(f"[cache]\n    dir = {cache}\n")
 
 
 def _supervise(submission: Submission, run: Path, signals: Signals) -> int:

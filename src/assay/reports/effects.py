@@ -1,7 +1,14 @@
-"""A verdict's effect in one line; open it to change what stands on a verdict's card."""
+"""A verdict's effect and its reason, in one line each; open it to change what stands on a verdict's card."""
 
 from assay.matrix.verdicts.hypotheses import Verdict
 from assay.reports import words
+from assay.reports.gather import Report
+
+
+def reason_text(report: Report, name: str) -> str:
+    """Why the verdict is what it is, and whether the claim is as it was before there were results."""
+    amended = f"; amended after data: {report.amended[name]}" if name in report.amended else ""
+    return report.verdicts[name].reason + amended
 
 
 def effect_text(verdict: Verdict) -> str:

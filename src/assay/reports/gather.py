@@ -4,17 +4,17 @@ report = gather(Path("study.yaml"))
 report.summaries["baseline"].metrics["validate/rollout_nrmse"]
 """
 
-import json
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
-from assay.matrix.arms import ResolvedArm, resolve
-from assay.matrix.cells import MISSING, CellResult, advice, read_cells
+from assay.config.load import assign, read
+from assay.matrix.arms import Resolved, ResolvedArm, resolve
+from assay.matrix.cells import MISSING, CellResult, advice, changed, read_cells, recordable
 from assay.matrix.jobs import jobs_of
-from assay.matrix.study import StudyConfig
+from assay.matrix.study import StudyConfig, params_path
 from assay.matrix.submission import read_submission
 from assay.matrix.verdicts.controls import failed_controls
 from assay.matrix.verdicts.hypotheses import Verdict, judge
@@ -26,6 +26,7 @@ from assay.reports.summary import COMPLETE, ArmSummary, ranked, summarise
 QUEUED = "queued"
 RUNS = "runs"
 """Folder of the runs of all studies, beside the study file."""
+EDITED = "\nhypotheses, metrics, correction or seeds edited since, and not registered: submit again to amend"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,6 +69,8 @@ class Report:
     verdicts: Mapping[str, Verdict]
     registration: str
     """Whether the hypotheses were registered, and what was amended since, in words; empty for no hypotheses."""
+    amended: Mapping[str, str]
+    """Hypothesis to what was registered or changed in it after data, for those where anything was."""
     warnings: Sequence[str]
     only: str | None
     written: float
@@ -115,9 +118,11 @@ def gather(path: Path, only: str | None = None, now: float | None = None) -> Rep
         metrics=_metrics(config),
         verdicts=judge(config.hypotheses, config.metrics, cells, correction=config.correction, objections=objections),
         registration=_registration(folder, config),
+        amended=_amended(folder, config),
         warnings=[
             *(f"{name} is {reason}" for name, reason in objections.items()),
             *_warnings(resolved.arms, cells),
+            *_outdated(path, resolved, cells),
             *unequal(resolved.arms, config.baseline, cells),
         ],
         only=only,
@@ -147,9 +152,14 @@ def _registration(folder: Path, config: StudyConfig) -> str:
     found = read_registration(folder)
     if found is None:
         return "Not registered: `assay submit` freezes the hypotheses, and nothing was submitted yet."
-    now = json.loads(json.dumps(config.hypotheses, default=asdict))
-    edited = now != found.entries[-1].hypotheses
-    return found.describe() + ("\nedited since, and not registered: submit again to amend" if edited else "")
+    return found.describe() + EDITED * (not found.is_of(config))
+
+
+def _amended(folder: Path, config: StudyConfig) -> dict[str, str]:
+    """Hypothesis to what was changed in it, or in the rules for all, when there were results."""
+    found = read_registration(folder) if config.hypotheses else None
+    changes = {name: found.amended(name) for name in config.hypotheses} if found else {}
+    return {name: text for name, text in changes.items() if text}
 
 
 def _warnings(arms: Mapping[str, ResolvedArm], cells: Sequence[CellResult]) -> list[str]:
@@ -159,6 +169,17 @@ def _warnings(arms: Mapping[str, ResolvedArm], cells: Sequence[CellResult]) -> l
     if len(commits) > 1:
         found.append(f"the complete runs come from {len(commits)} commits: {', '.join(commits)}; runs.csv says which")
     return found
+
+
+def _outdated(path: Path, resolved: Resolved, cells: Sequence[CellResult]) -> list[str]:
+    """Whether the complete runs were run with what the study file now says."""
+    data = read(params_path(path, resolved.config))
+    planned = {name: recordable(assign(data, arm.overrides)) for name, arm in resolved.arms.items()}
+    complete = [cell for cell in cells if cell.state == COMPLETE]
+    texts = [(cell, changed(cell, {**planned[cell.arm], "seed": cell.seed})) for cell in complete]
+    found = [f"{cell.arm}/{cell.seed} with {text}" for cell, text in texts if text]
+    many = "complete runs have numbers of other parameters than the study file now says"
+    return [f"{len(found)} {many}, e.g. {found[0]}; assay submit --dry-run names them all"] if found else []
 
 
 def _metrics(config: StudyConfig) -> list[Metric]:

@@ -3,16 +3,18 @@
 Text from logs and configs is escaped (markup.py): it may hold anything.
 """
 
+import shlex
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from textwrap import indent
 
 from assay.matrix.cells import CellResult
+from assay.matrix.verdicts.replicates import replicates
 from assay.reports import words
 from assay.reports.canvas import Drawing
 from assay.reports.details import RunDetails
-from assay.reports.effects import effect_text
+from assay.reports.effects import effect_text, reason_text
 from assay.reports.gather import Metric, Report
 from assay.reports.markup import cell, changes_text, link, quoted, table
 from assay.reports.summary import COMPLETE, WAITING, ArmSummary, Estimate, ranked, replicate_spread
@@ -93,7 +95,7 @@ def _verdicts(report: Report, path: Path) -> str:
         runs = " ".join(link(cell(arm), report.runs / arm, path) for arm in begun) or "none yet"
         effect = cell(effect_text(verdict))
         rows.append([cell(name), cell(verdict.hypothesis.claim), f"**{verdict.verdict}**", effect, runs])
-    reasons = "\n".join(f"- **{cell(name)}**: {cell(each.reason)}" for name, each in report.verdicts.items())
+    reasons = "\n".join(f"- **{cell(name)}**: {cell(reason_text(report, name))}" for name in report.verdicts)
     lines = [report.registration, table(["", "claim", "verdict", "effect", "runs"], rows), reasons]
     return "\n\n".join(["## Verdicts", *(line for line in lines if line)])
 
@@ -129,12 +131,13 @@ def _result_row(report: Report, arm: ArmSummary, metric: Metric, path: Path) -> 
     folder = report.runs / arm.arm
     controls = [_linked(arm.metrics.get(source), folder, path) for source in metric.controls.values()]
     name = f"**{cell(arm.arm)}** (baseline)" if arm.arm == report.config.baseline else cell(arm.arm)
-    return [name, _linked(found, folder, path), _seeds(arm, found), gap_text(report, arm, metric), *controls]
+    return [name, _linked(found, folder, path), _seeds(arm, metric.name), gap_text(report, arm, metric), *controls]
 
 
-def _seeds(arm: ArmSummary, found: Estimate) -> str:
-    failures = arm.failures
-    if failures is None:
+def _seeds(arm: ArmSummary, metric: str) -> str:
+    """How many seeds have the metric; and how many failed, by the rule of the verdicts."""
+    found, failures = arm.metrics[metric], replicates(arm.cells, arm.arm, metric).failures
+    if failures is None or not failures.failed:
         return words.count(found)
     rate = f"{failures.failed} of {failures.n} failed [{100 * failures.low:.0f}, {100 * failures.high:.0f}] %"
     return f"{words.count(found)}; {rate}"
@@ -198,7 +201,7 @@ def _actions(report: Report) -> str:
         if each.state in (COMPLETE, "running"):
             continue
         priority = "Low" if each.state in WAITING else "High" if each.state == "failed" else "Medium"
-        action = each.action or f"assay submit {report.file.name}"
+        action = each.action or f"assay submit {shlex.quote(str(report.file))}"
         groups[priority].setdefault(action, []).append(f"{each.arm}/{each.seed} ({each.cause or each.state})")
     if not any(groups.values()):
         return "## Action items\n\nNone: every run is complete."

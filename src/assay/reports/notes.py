@@ -14,8 +14,8 @@ NAME = "notes.md"
 HEAD = """\
 # Notes
 
-Write below an arm's heading. `assay report` reads this file into experiments.md and report.html, adds headings for
-new arms at its end, and changes nothing else.
+Write below an arm's heading; headings of your own begin with ###. `assay report` reads this file into experiments.md
+and report.html, adds headings for new arms at its end, and changes nothing else.
 """
 HEADING = re.compile(r"^## +(.+?) *$", re.MULTILINE)
 

@@ -19,7 +19,7 @@ from urllib.parse import quote
 from assay.reports import words
 from assay.reports.canvas import Drawing
 from assay.reports.details import RunDetails, shown
-from assay.reports.effects import effect_text
+from assay.reports.effects import effect_text, reason_text
 from assay.reports.gather import Metric, Report
 from assay.reports.markdown import gap_text, planned_or_recorded
 from assay.reports.spreadsheets import relative
@@ -81,7 +81,8 @@ def _card(report: Report, name: str) -> str:
         f'<article class="card v-{verdict.verdict.lower()}"><h3>{escape(name)} '
         f'<span class="verdict">{verdict.verdict}</span></h3>'
         f"<p>{escape(verdict.hypothesis.claim)}</p><p class=effect>{escape(effect_text(verdict))}</p>"
-        f"<p class=reason>{escape(verdict.reason)}</p><p>Runs: {arms or 'not among those shown'}</p></article>"
+        f"<p class=reason>{escape(reason_text(report, name))}</p>"
+        f"<p>Runs: {arms or 'not among those shown'}</p></article>"
     )
 
 

@@ -101,7 +101,7 @@ def _plain_state(case: Case) -> str | None:
     if attempt.code == 0:
         return "complete"
     meaning = next((word.meaning for word in case.recorded_words if word.meaning), None)
-    fresh = attempt.ended is None and case.now - attempt.heartbeat <= LOST_AFTER_S
+    fresh = attempt.ended is None and abs(case.now - attempt.heartbeat) <= LOST_AFTER_S  # as `is_held` has it
     if fresh and meaning not in FINAL and is_alive(attempt.holder) is not False:
         return "running"
     if attempt.code is None and meaning == "complete":

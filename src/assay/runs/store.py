@@ -113,14 +113,14 @@ class RunFolder:
         _append(self.log(number), text.encode(errors="backslashreplace"))
 
     def read(self) -> RunRecord:
-        """What is recorded; without run.json, the run's names are those of its folder.
+        """What is recorded; the run's names are those of its folder, which may have been moved.
 
         Raises:
             DataError: a file is damaged, cannot be read, or is of another schema; it is named.
         """
         run_file = self.path / "run.json"
-        study, arm, seed = names(self.path)
-        run = _read(Run, run_file) if os.path.lexists(run_file) else Run(study=study, arm=arm, seed=seed)
+        place: dict[str, Any] = dict(zip(("study", "arm", "seed"), names(self.path), strict=True))
+        run = dataclasses.replace(_read(Run, run_file), **place) if os.path.lexists(run_file) else Run(**place)
         attempts = [_read(Attempt, self._attempt(number)) for number in sorted(self._numbers())]
         return RunRecord(folder=self.path, run=run, attempts=attempts)
 

@@ -14,7 +14,7 @@ from assay.__main__ import main
 from assay.errors import ConfigError
 from assay.machine import MachineConfig
 from assay.matrix.arms import resolve
-from assay.matrix.forecast.budget import Piece, against, jobs_needed, unfit
+from assay.matrix.forecast.budget import Piece, against, elapsed_share, jobs_needed, unfit
 from assay.matrix.forecast.forecast import StudyForecast, chain_lengths, forecast
 from assay.matrix.forecast.scaling import Estimate, Law, Sample, Target, total
 from assay.matrix.study import BudgetConfig
@@ -183,15 +183,31 @@ def test_sums_over_arms_are_relatively_surer_than_one_arm():
     assert (apart.value, apart.low, apart.high) == (40, pytest.approx(36), pytest.approx(46))
 
 
-def test_hours_money_and_elapsed_time_follow_from_the_machine(study):
+def test_hours_and_money_follow_from_the_machine(study):
     path = study(HEAD + "budget: {hours: 0.001, money: 1000}\n" + ARMS)
     runs(path, "base", {})
     found = look(path, price=2.0, jobs=4)
-    assert found.elapsed_s.value == pytest.approx(found.seconds.value / 4)
     assert found.money.value == pytest.approx(2 * found.seconds.value / 3600)
     assert found.gpu_hours.value == 0
     (line,) = found.over_budget
     assert line.startswith("budget.hours: what is spent and what is missing make ") and line.endswith("more than 0.001")
+
+
+def test_more_jobs_than_runs_are_no_faster_than_the_longest_run(study):
+    path = study()
+    runs(path, "base", {})
+    found = look(path, jobs=100)
+    assert found.missing == 6
+    # `longer` has a data set of its own
+    assert found.elapsed_s.value == pytest.approx(found.arms["longer"].seconds.value)
+
+
+@pytest.mark.parametrize(
+    ("runs_s", "jobs", "elapsed"),
+    [([3, 3, 3, 3], 1, 12), ([3, 3, 3, 3], 2, 6), ([3, 3, 3], 2, 6), ([1, 1, 4], 2, 5), ([5], 8, 5), ([], 2, 0)],
+)
+def test_as_many_runs_as_jobs_go_on_at_a_time(runs_s, jobs, elapsed):
+    assert elapsed_share(runs_s, jobs) * sum(runs_s) == pytest.approx(elapsed)
 
 
 @pytest.mark.parametrize(

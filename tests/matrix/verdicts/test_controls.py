@@ -1,5 +1,7 @@
 """An arm that is no better than an untrained network or a constant shows nothing."""
 
+import math
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -43,6 +45,12 @@ def test_a_constant_counts_too_and_a_classical_method_may_win():
     found = failed_controls(study(null=None, constant="constant"), cells(error=2.0, constant=1.0, classical=0.1))
     assert found == {"a": "no better than a constant in error"}
     assert failed_controls(study(null=None), cells(error=2.0, classical=0.1)) == {}
+
+
+def test_a_seed_without_a_finite_number_says_nothing_of_the_others():
+    diverged, *others = cells(error=1.0, null=2.0)
+    found = [replace(diverged, metrics={"error": math.nan, "null": 2.0}), *others]
+    assert failed_controls(study(), found) == {}
 
 
 def test_without_numbers_nothing_is_said():

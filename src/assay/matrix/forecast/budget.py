@@ -1,5 +1,6 @@
 """Jobs against a machine's limit, and sums against a study's budget; open it when a run is refused for its length."""
 
+import heapq
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -47,6 +48,14 @@ def unfit(pieces: Sequence[Piece], limit: float | None, lead: float) -> Iterator
     for piece in pieces:
         if limit is not None and not piece.continues and piece.seconds > limit - lead:
             yield piece
+
+
+def elapsed_share(runs: Sequence[float], jobs: int) -> float:
+    """What runs take with `jobs` at a time, of what they take one by one; each begins when one before it has ended."""
+    ends = [0.0] * min(jobs, len(runs))
+    for seconds in runs:
+        heapq.heapreplace(ends, ends[0] + seconds)
+    return max(ends) / sum(runs) if sum(runs) else 1.0
 
 
 def against(budget: BudgetConfig, hours: Estimate, money: Estimate) -> Iterator[str]:

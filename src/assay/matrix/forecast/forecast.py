@@ -14,7 +14,7 @@ from pathlib import Path
 from assay.errors import ConfigError, UserError
 from assay.machine import MachineConfig, load_machine
 from assay.matrix.arms import Resolved, ResolvedArm
-from assay.matrix.forecast.budget import HOP_S, HOUR_S, Piece, against, jobs_needed, unfit
+from assay.matrix.forecast.budget import HOP_S, HOUR_S, Piece, against, elapsed_share, jobs_needed, unfit
 from assay.matrix.forecast.laws import Laws
 from assay.matrix.forecast.pipeline import Parameters, leaves_of, read_pipeline
 from assay.matrix.forecast.scaling import Estimate, total
@@ -164,7 +164,7 @@ def forecast(path: Path, resolved: Resolved, machine: MachineConfig) -> StudyFor
     forecaster = Forecaster(path, resolved, machine)
     arms = {name: forecaster.arm(name) for name in resolved.arms}
     missing = [(name, seed) for seed in resolved.config.seeds for name, arm in arms.items() if seed in arm.missing]
-    seconds, disk = _missing_sums(forecaster, arms, missing)
+    seconds, disk, runs_s = _missing_sums(forecaster, arms, missing)
     hours = seconds.times(1 / HOUR_S)
     gpu_hours = hours.times(forecaster.gpus)
     spent = forecaster.spent_s() / HOUR_S
@@ -174,7 +174,7 @@ def forecast(path: Path, resolved: Resolved, machine: MachineConfig) -> StudyFor
     return StudyForecast(
         arms=arms,
         seconds=seconds,
-        elapsed_s=seconds.times(1 / machine.jobs),
+        elapsed_s=seconds.times(elapsed_share(runs_s, machine.jobs)),
         gpu_hours=gpu_hours,
         money=money,
         disk=disk,
@@ -193,15 +193,17 @@ def forecast(path: Path, resolved: Resolved, machine: MachineConfig) -> StudyFor
 
 def _missing_sums(
     forecaster: Forecaster, arms: Mapping[str, ArmForecast], missing: Sequence[tuple[str, int]]
-) -> tuple[Estimate, Estimate]:
-    """Seconds and bytes of the missing runs, each shared stage once."""
+) -> tuple[Estimate, Estimate, list[float]]:
+    """Seconds and bytes of the missing runs, each shared stage once; and the seconds of each run."""
     done = forecaster.computed()
+    runs: list[float] = []
     seconds: dict[str, list[Estimate]] = defaultdict(list)
     sizes: dict[str, list[Estimate]] = defaultdict(list)
     for name, seed in missing:
         arm, parameters = arms[name], forecaster.parameters[name]
         if arm.seconds is None:
             continue
+        before = len(seconds[name])
         if between := arm.stages[BETWEEN]:
             seconds[name].append(between)
         for stage in forecaster.pipeline:
@@ -213,7 +215,8 @@ def _missing_sums(
                 seconds[name].append(found)
             if size := forecaster.laws.expect_disk(stage, parameters):
                 sizes[name].append(size)
-    return _over_arms(seconds), _over_arms(sizes)
+        runs.append(sum(each.value for each in seconds[name][before:]))
+    return _over_arms(seconds), _over_arms(sizes), runs
 
 
 def _over_arms(parts: Mapping[str, Sequence[Estimate]]) -> Estimate:

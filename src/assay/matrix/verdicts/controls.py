@@ -1,5 +1,6 @@
 """Is an arm better than the controls beside it? Open it to see what makes a verdict inadmissible for that."""
 
+import math
 from collections.abc import Sequence
 from statistics import mean
 
@@ -13,7 +14,7 @@ SAYS = {"null": "its own untrained network", "constant": "a constant"}
 def failed_controls(config: StudyConfig, cells: Sequence[CellResult]) -> dict[str, str]:
     """Arm to the reason why nothing follows from it, for arms that are no better than a control in the first metric.
 
-    Means over the complete runs that have both numbers.
+    Means over the complete runs where both numbers are finite.
     """
     if not config.metrics:
         return {}
@@ -25,7 +26,7 @@ def failed_controls(config: StudyConfig, cells: Sequence[CellResult]) -> dict[st
             pairs = [
                 (cell.metrics[metric], cell.metrics[named])
                 for cell in cells
-                if cell.arm == arm and {metric, named} <= cell.metrics.keys()
+                if cell.arm == arm and all(math.isfinite(cell.metrics.get(name, math.nan)) for name in (metric, named))
             ]
             if pairs and not _better(mean(p[0] for p in pairs), mean(p[1] for p in pairs), rule.direction):
                 found.setdefault(arm, f"no better than {words} in {metric}")

@@ -11,9 +11,8 @@ from pathlib import Path
 
 from assay.errors import DataError
 from assay.matrix.arms import ResolvedArm
-from assay.matrix.cells import CellResult
+from assay.matrix.cells import COMPLETE, CellResult
 
-COMPLETE = "complete"
 LOSSES = "results/*/log/live/plots/metrics/train/loss.tsv"
 BUDGET_FILES = "results/*/metrics.json"
 BUDGET = ("steps", "samples")

@@ -17,6 +17,7 @@ from typing import Any
 from assay.errors import DataError
 from assay.files import write_bytes
 from assay.matrix.cells import METRICS
+from assay.matrix.study import StudyConfig
 
 REGISTERED = "registered.json"
 
@@ -60,6 +61,11 @@ class Registration:
             lines.append(f"{when}, {entry.time}{_when(entry, 'with')}: {'; '.join(entry.changes)}")
         return "\n".join(lines)
 
+    def is_of(self, study: StudyConfig) -> bool:
+        """Whether hypotheses and rules are as they were last registered."""
+        last = self.entries[-1]
+        return (last.hypotheses, last.rules) == (_plain(study.hypotheses), _plain(rules_of(study)))
+
     def amended(self, hypothesis: str) -> str | None:
         """What was changed after data in this hypothesis or in the rules for all; None if nothing."""
         found = [
@@ -75,6 +81,11 @@ class Registration:
 
 def _when(entry: Entry, word: str) -> str:
     return f" {word} results of {entry.results} run{'' if entry.results == 1 else 's'}" if entry.results else ""
+
+
+def rules_of(study: StudyConfig) -> dict[str, Any]:
+    """What the verdicts of a study depend on beside its hypotheses."""
+    return {"metrics": study.metrics, "correction": study.correction, "seeds": list(study.seeds)}
 
 
 def register(folder: Path, hypotheses: Mapping[str, Any], rules: Mapping[str, Any] | None = None) -> Registration:

@@ -7,11 +7,10 @@ from typing import Literal
 
 import numpy as np
 
-from assay.matrix.cells import CellResult
+from assay.matrix.cells import COMPLETE, CellResult
 from assay.matrix.verdicts.statistics import Array, wilson
 
 FAILED = "failed"
-COMPLETE = "complete"
 
 
 @dataclass(frozen=True, kw_only=True)
