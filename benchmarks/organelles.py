@@ -34,6 +34,7 @@ from assay.engine.distributed import Group
 from assay.engine.ensemble import Ensemble
 from assay.engine.optim import build_optimizer
 from assay.engine.state import build_members
+from assay.files import write_csv
 from assay.matrix.arms import resolve
 from assay.studies.organelles import simulate
 from assay.studies.organelles.augmentation import channels
@@ -43,7 +44,6 @@ from assay.studies.organelles.config import Params
 from assay.studies.organelles.memory import measure
 from assay.studies.organelles.model.cost import operations
 from assay.studies.organelles.splits import read_split
-from assay.studies.organelles.tables import write_csv
 from assay.studies.organelles.task import OrganelleTask
 
 ROOT = Path(__file__).parents[1]

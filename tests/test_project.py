@@ -3,6 +3,7 @@
 import ast
 import hashlib
 import os
+import pkgutil
 import re
 import subprocess
 import sys
@@ -17,6 +18,7 @@ from ruamel.yaml import YAML
 ROOT = Path(__file__).parents[1]
 LOCKS = sorted((ROOT / "requirements").glob("*.txt"))
 MODULES = sorted((ROOT / "src").rglob("*.py"))
+BENCHMARKS = sorted((ROOT / "benchmarks").glob("*.py"))
 SCRIPTS = [*sorted((ROOT / "scripts").glob("*.sh")), ROOT / ".ci/run"]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 LONG = {"train": 80}  # the training loop stays in one piece
@@ -167,3 +169,11 @@ def test_scripts_are_executable_and_stop_at_the_first_error(path):
     assert os.access(path, os.X_OK)
     assert path.read_text().startswith("#!/usr/bin/env bash\n") and "\nset -euo pipefail\n" in path.read_text()
     subprocess.run(["bash", "-n", path], check=True)
+
+
+@pytest.mark.parametrize("path", BENCHMARKS, ids=names(BENCHMARKS))
+def test_what_a_benchmark_imports_exists(path):
+    """Nobody runs them here, and what they measure moves."""
+    for name in imports(path):
+        if name.startswith(("assay.", "tests.")):
+            pkgutil.resolve_name(name)
