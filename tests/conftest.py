@@ -56,6 +56,11 @@ class Project:
         self.give("git init -q && git add -A && git commit -q -m start")
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What takes long begins first: processes that share the tests then end together."""
+    items.sort(key=lambda item: item.get_closest_marker("slow") is None)
+
+
 @pytest.fixture(scope="session", autouse=True)
 def interruptible() -> None:
     """SIGINT is ignored where a shell has put the tests into the background, and children inherit that."""

@@ -3,6 +3,8 @@
 import re
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / "docs/how-to/your-own-study.md").read_text()
 FILES = dict(re.findall(r'```\w+ title="([^"]+)"\n(.*?)```', PAGE, re.DOTALL))
@@ -14,6 +16,7 @@ def test_the_page_has_the_files_it_promises():
     assert [Path(name).name for name in FILES] == promised
 
 
+@pytest.mark.slow
 def test_the_commands_of_the_page_work_in_order(make_project):
     project = make_project()
     for name, text in FILES.items():

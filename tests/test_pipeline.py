@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.slow
+
 TINY = {
     "data.phantoms": "24",
     "data.validation_phantoms": "8",

@@ -313,6 +313,7 @@ def test_full_disk_while_saving_leaves_the_last_checkpoint(task, make_config, tm
     assert not list(tmp_path.glob(".*tmp"))
 
 
+@pytest.mark.slow
 def test_compiled_loss_gives_the_same_result(task, make_task, make_config, tmp_path):
     eager = run(task, make_config(steps=3), tmp_path / "eager")
     fast = run(make_task(), make_config(steps=3, compile="default"), tmp_path / "fast")

@@ -194,6 +194,7 @@ def test_a_run_is_no_part_of_a_supervised_one_and_ends_with_its_verifier(tmp_pat
         os.kill(int(os.readlink(pid)), 0)
 
 
+@pytest.mark.slow
 def test_the_verb_says_identical_and_leaves_nothing_behind(tmp_path, tmp_path_factory, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("TMPDIR", str(tmp_path))

@@ -56,6 +56,7 @@ def wait_for_checkpoint(folder: Path, process: subprocess.Popen[str], step: int)
     raise AssertionError(f"no checkpoint of step {step}: {process.communicate()[1]}")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_a_killed_and_a_stopped_run_end_with_the_weights_of_an_undisturbed_one(variant, make_params, tmp_path):
     params = make_params(*LONG, *VARIANTS[variant])
