@@ -19,7 +19,7 @@ ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
 from tests.backends.place import TWO_ARMS, Place  # noqa: E402 - found from here only
-from tests.backends.slurm import Cluster, install  # noqa: E402
+from tests.backends.slurm import Cluster, temporary_cluster  # noqa: E402
 
 REPETITIONS = 3
 
@@ -57,18 +57,11 @@ def measure(place: Place, cluster: Cluster, runs: int) -> None:
 def main() -> int:
     """Both nodes are taken for as long as it lasts."""
     runs = int(sys.argv[1]) if len(sys.argv) > 1 else 1000
-    install()
-    with tempfile.TemporaryDirectory(prefix="slurm-", dir="/tmp") as folder, tempfile.TemporaryDirectory() as work:
-        cluster = Cluster(Path(folder))
-        cluster.start()
-        os.environ.update(cluster.environment)
-        try:
-            taken = ["sbatch", "--nodes=2", "--exclusive", "--output=/dev/null", "--wrap=sleep 3600"]
-            subprocess.run(taken, check=True, stdout=subprocess.DEVNULL)
-            study = TWO_ARMS.replace("seeds: [0]", f"seeds: {list(range(runs // 2))}")
-            measure(Place(Path(work), study=study), cluster, runs)
-        finally:
-            cluster.stop()
+    with temporary_cluster() as cluster, tempfile.TemporaryDirectory() as work:
+        taken = ["sbatch", "--nodes=2", "--exclusive", "--output=/dev/null", "--wrap=sleep 3600"]
+        subprocess.run(taken, check=True, stdout=subprocess.DEVNULL)
+        study = TWO_ARMS.replace("seeds: [0]", f"seeds: {list(range(runs // 2))}")
+        measure(Place(Path(work), study=study), cluster, runs)
     return 0
 
 

@@ -100,11 +100,12 @@ if [[ ${1:-} == --prepare ]]; then
   exit
 fi
 sif=$(realpath -m -- "${1:-assay.sif}")
+fresh=${sif%.sif}.new.sif
 [[ -n $program ]] || refuse "got no such program; install it, or: module load apptainer"
 context=$(mktemp -d)
-trap 'rm -rf -- "$context" "$sif.new"' EXIT
+trap 'rm -rf -- "$context" "$fresh"' EXIT
 prepare "$context"
 mkdir -p -- "$(dirname -- "$sif")"
-(cd -- "$context" && "$program" build --force "${options[@]}" "$sif.new" apptainer.def)
-mv -- "$sif.new" "$sif" # a build that fails leaves the image that jobs may be using
+(cd -- "$context" && "$program" build --force "${options[@]}" "$fresh" apptainer.def)
+mv -- "$fresh" "$sif" # a build that fails leaves the image that jobs may be using
 say "$sif ($(du -h -- "$sif" | cut -f 1))"

@@ -100,7 +100,7 @@ pool = parent(read_state(Path(".assay/pool"), job).pid)
 for pid in (pool, parent(supervisor), supervisor):
     os.kill(pid, signal.SIGKILL)
 KILL
-while assay status study.yaml | grep -q " running "; do sleep 1; done  # the other run is told to save and stop
+while assay status study.yaml | grep " running " > /dev/null; do sleep 1; done  # the other run is told to save and stop
 assay status study.yaml
 
 step "assay submit, again"

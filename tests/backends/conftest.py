@@ -1,9 +1,7 @@
 """Real back ends, started by the tests themselves; a missing part is installed, and never skipped."""
 
-import os
 import shutil
 import subprocess
-import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -11,25 +9,15 @@ import pytest
 from tests.backends import apptainer_setup, docker_engine
 from tests.backends.images import IMAGE, TINY, add_image_sources, build_image, use
 from tests.backends.place import TWO_ARMS, Place
-from tests.backends.slurm import Cluster, install
+from tests.backends.slurm import Cluster, temporary_cluster
 from tests.conftest import Project
 
 
 @pytest.fixture(scope="session")
 def slurm() -> Iterator[Cluster]:
     """Two nodes with two cores each; every command given from here on speaks to them."""
-    install()
-    folder = Path(tempfile.mkdtemp(prefix="slurm-", dir="/tmp"))  # munge's socket must have a short name
-    cluster = Cluster(folder)
-    cluster.start()
-    before = os.environ.get("SLURM_CONF")
-    os.environ.update(cluster.environment)
-    yield cluster
-    cluster.stop()
-    os.environ.pop("SLURM_CONF")
-    if before is not None:
-        os.environ["SLURM_CONF"] = before
-    shutil.rmtree(folder, ignore_errors=True)
+    with temporary_cluster() as cluster:
+        yield cluster
 
 
 @pytest.fixture(scope="session")
@@ -41,6 +29,7 @@ def engine() -> Iterator[docker_engine.Engine]:
         engine.start()
     engine.import_base()
     yield engine
+    engine.give("image", "prune", "--force")  # else each session leaves some gigabytes
     if started:
         engine.stop()
 

@@ -15,10 +15,13 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
+from unittest.mock import patch
 
 PROGRAMS = {"slurmctld": "slurm-wlm", "slurmd": "slurm-wlm", "sbatch": "slurm-wlm", "munged": "munge"}
 MARIADB = {"mariadbd": "mariadb-server-core", "my_print_defaults": "mariadb-client-core"}
@@ -228,6 +231,21 @@ def install(accounting: bool = False) -> None:
         quiet = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
         for command in (["update"], ["install", "--yes", "--no-install-recommends", *missing]):
             subprocess.run(["apt-get", "-qq", "-o", "DPkg::Lock::Timeout=300", *command], check=True, env=quiet)
+
+
+@contextmanager
+def temporary_cluster(**options: Any) -> Iterator[Cluster]:
+    """A cluster that runs, which every command given meanwhile speaks to; `options` are those of Cluster."""
+    install(accounting=options.get("accounting", False))
+    folder = Path(tempfile.mkdtemp(prefix="slurm-", dir="/tmp"))  # munge's socket must have a short name
+    cluster = Cluster(folder, **options)
+    with patch.dict(os.environ, cluster.environment):
+        try:
+            cluster.start()
+            yield cluster
+        finally:
+            cluster.stop()
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def free_ports(count: int) -> list[int]:

@@ -3,9 +3,7 @@
 import json
 import os
 import re
-import shutil
 import subprocess
-import tempfile
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -13,7 +11,7 @@ from pathlib import Path
 import psutil
 import pytest
 from tests.backends.place import Place, wait_until
-from tests.backends.slurm import ACCOUNT, NO_ACCOUNTING, Cluster, install
+from tests.backends.slurm import ACCOUNT, NO_ACCOUNTING, Cluster, temporary_cluster
 
 from assay.schedulers import Job
 from assay.schedulers.config import SlurmConfig
@@ -40,17 +38,8 @@ ENDS = {
 @pytest.fixture(scope="module")
 def slurm() -> Iterator[Cluster]:
     """Beside that of other tests, which their commands speak to again afterwards."""
-    install(accounting=True)
-    folder = Path(tempfile.mkdtemp(prefix="slurm-", dir="/tmp"))  # munge's socket must have a short name
-    cluster = Cluster(folder, keeps_s=KEEPS_S, accounting=True)
-    with pytest.MonkeyPatch.context() as patched:
-        patched.setenv("SLURM_CONF", str(cluster.config))
-        try:
-            cluster.start()
-            yield cluster
-        finally:
-            cluster.stop()
-            shutil.rmtree(folder, ignore_errors=True)
+    with temporary_cluster(keeps_s=KEEPS_S, accounting=True) as cluster:
+        yield cluster
 
 
 @pytest.fixture(scope="module", autouse=True)

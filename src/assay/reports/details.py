@@ -11,8 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from assay.errors import DataError
-from assay.matrix.cells import MISSING, CellResult
-from assay.reports.summary import COMPLETE
+from assay.matrix.cells import COMPLETE, MISSING, CellResult
 from assay.runs.diagnose import Diagnosis
 from assay.runs.status import collect
 from assay.runs.store import RunFolder, RunRecord

@@ -12,16 +12,16 @@ from typing import Literal
 
 from assay.config.load import assign, read
 from assay.matrix.arms import Resolved, ResolvedArm, resolve
-from assay.matrix.cells import MISSING, CellResult, advice, changed, read_cells, recordable
+from assay.matrix.cells import COMPLETE, MISSING, CellResult, advice, changed, read_cells, recordable
 from assay.matrix.jobs import jobs_of
 from assay.matrix.study import StudyConfig, params_path
 from assay.matrix.submission import read_submission
 from assay.matrix.verdicts.controls import failed_controls
 from assay.matrix.verdicts.hypotheses import Verdict, judge
 from assay.matrix.verdicts.parity import inert, unequal
-from assay.matrix.verdicts.registration import read_registration
+from assay.matrix.verdicts.registration import Registration, read_registration
 from assay.reports.details import RunDetails, details
-from assay.reports.summary import COMPLETE, ArmSummary, ranked, summarise
+from assay.reports.summary import ArmSummary, ranked, summarise
 
 QUEUED = "queued"
 RUNS = "runs"
@@ -104,6 +104,7 @@ def gather(path: Path, only: str | None = None, now: float | None = None) -> Rep
     cells = [_advised(cell, path) for cell in _awaited(read_cells(folder, list(resolved.arms), config.seeds))]
     summaries = summarise(list(resolved.arms), config.baseline, cells)
     objections = {**failed_controls(config, cells), **inert(resolved.arms, config.baseline, cells)}
+    registration = read_registration(folder)
     of_baseline = {cell.seed: cell for cell in summaries[config.baseline].cells}
     return Report(
         file=path,
@@ -117,8 +118,8 @@ def gather(path: Path, only: str | None = None, now: float | None = None) -> Rep
         },
         metrics=_metrics(config),
         verdicts=judge(config.hypotheses, config.metrics, cells, correction=config.correction, objections=objections),
-        registration=_registration(folder, config),
-        amended=_amended(folder, config),
+        registration=_registered(registration, config),
+        amended=_amended(registration, config),
         warnings=[
             *(f"{name} is {reason}" for name, reason in objections.items()),
             *_warnings(resolved.arms, cells),
@@ -146,19 +147,17 @@ def _advised(cell: CellResult, study: Path) -> CellResult:
     return replace(cell, action=advice(cell.action, cell.folder, study, cell.arm, cell.cause)) if cell.action else cell
 
 
-def _registration(folder: Path, config: StudyConfig) -> str:
+def _registered(registration: Registration | None, config: StudyConfig) -> str:
     if not config.hypotheses:
         return ""
-    found = read_registration(folder)
-    if found is None:
+    if registration is None:
         return "Not registered: `assay submit` freezes the hypotheses, and nothing was submitted yet."
-    return found.describe() + EDITED * (not found.is_of(config))
+    return registration.describe() + ("" if registration.is_of(config) else EDITED)
 
 
-def _amended(folder: Path, config: StudyConfig) -> dict[str, str]:
+def _amended(registration: Registration | None, config: StudyConfig) -> dict[str, str]:
     """Hypothesis to what was changed in it, or in the rules for all, when there were results."""
-    found = read_registration(folder) if config.hypotheses else None
-    changes = {name: found.amended(name) for name in config.hypotheses} if found else {}
+    changes = {name: registration.amended(name) for name in config.hypotheses} if registration else {}
     return {name: text for name, text in changes.items() if text}
 
 

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from textwrap import indent
 
-from assay.matrix.cells import CellResult
+from assay.matrix.cells import COMPLETE, CellResult
 from assay.matrix.verdicts.replicates import replicates
 from assay.reports import words
 from assay.reports.canvas import Drawing
@@ -17,7 +17,7 @@ from assay.reports.details import RunDetails
 from assay.reports.effects import effect_text, reason_text
 from assay.reports.gather import Metric, Report
 from assay.reports.markup import cell, changes_text, link, quoted, table
-from assay.reports.summary import COMPLETE, WAITING, ArmSummary, Estimate, ranked, replicate_spread
+from assay.reports.summary import WAITING, ArmSummary, Estimate, ranked, replicate_spread
 
 DETAILED = 40
 """Runs that are told at length; the others are in runs.csv and report.html."""

@@ -16,6 +16,7 @@ from string import Template
 from typing import Any
 from urllib.parse import quote
 
+from assay.matrix.cells import COMPLETE
 from assay.reports import words
 from assay.reports.canvas import Drawing
 from assay.reports.details import RunDetails, shown
@@ -23,7 +24,7 @@ from assay.reports.effects import effect_text, reason_text
 from assay.reports.gather import Metric, Report
 from assay.reports.markdown import gap_text, planned_or_recorded
 from assay.reports.spreadsheets import relative
-from assay.reports.summary import COMPLETE, WAITING, ArmSummary, Estimate
+from assay.reports.summary import WAITING, ArmSummary, Estimate
 
 MARKS = {COMPLETE: "✓", "failed": "✕", "partial": "◐", "lost": "?", "cancelled": "-", "running": "▸", "queued": "…"}
 NOT_BEGUN = "·"

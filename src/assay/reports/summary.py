@@ -11,12 +11,11 @@ from statistics import fmean, median, stdev
 
 import numpy as np
 
-from assay.matrix.cells import MISSING, CellResult
+from assay.matrix.cells import COMPLETE, MISSING, CellResult
 from assay.matrix.verdicts.replicates import FAILED, FailureRate, failure_rate
 from assay.matrix.verdicts.statistics import mean_interval
 
 CONFIDENCE = 0.95
-COMPLETE = "complete"
 WAITING = frozenset({MISSING, "queued", "running"})
 """Neither complete nor ended: such a seed is no failure."""
 

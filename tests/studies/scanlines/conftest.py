@@ -37,6 +37,18 @@ NO_TOKENS = [
     f"model.{key}=null"
     for key in ("tokenizer", "d_model", "layers", "heads", "ffn_dim", "positions", "line_statistics", "backend")
 ]
+ARCHIVE = [
+    "data.source=archive",
+    "data.file=own.npz",
+    "data.groups=parent",
+    "data.transpose=false",
+    "data.images=null",
+    "data.copies=null",
+    "data.label_noise=null",
+    "data.points=null",
+    "data.merge=[0,1,2]",
+    "evaluation.merge=[0,1,2]",
+]
 ONE_LABEL = ["loss.first_line=null", "loss.rising=null", "loss.line_targets=null"]
 ARCHITECTURES = {
     "causal": [],

@@ -1,7 +1,7 @@
 """What a parameter file of the scanlines study may say, and what it is told when it contradicts itself."""
 
 import pytest
-from tests.studies.scanlines.conftest import NO_TOKENS, ONE_LABEL, PARAMS, choose
+from tests.studies.scanlines.conftest import ARCHIVE, NO_TOKENS, ONE_LABEL, PARAMS, choose
 
 from assay.config import load
 from assay.errors import ConfigError
@@ -61,17 +61,7 @@ REFUSED = {
         "augmentation.flip_vertical: got true; allowed: false with model.architecture causal; it reads lines in order",
     ),
     "new images of a file": (
-        [
-            "augmentation.redraw=true",
-            "data.source=archive",
-            "data.file=own.npz",
-            "data.groups=parent",
-            "data.transpose=false",
-            "data.images=null",
-            "data.copies=null",
-            "data.label_noise=null",
-            "data.points=null",
-        ],
+        [*ARCHIVE, "augmentation.redraw=true"],
         "augmentation.redraw: got true; allowed: false with data.source archive; nothing draws them",
     ),
     "truncated lines": (

@@ -7,6 +7,7 @@ import h5py
 import numpy as np
 import pytest
 import torch
+from tests.studies.scanlines.conftest import ARCHIVE
 
 from assay.errors import DataError
 from assay.studies.scanlines.archive import looks_transposed
@@ -15,18 +16,6 @@ from assay.studies.scanlines.splits import shared_groups, split_digest, split_gr
 from assay.studies.scanlines.surface import COUNTS
 
 FOLDER = Path("data/scanlines")
-ARCHIVE = [
-    "data.source=archive",
-    "data.file=own.npz",
-    "data.groups=parent",
-    "data.transpose=false",
-    "data.images=null",
-    "data.copies=null",
-    "data.label_noise=null",
-    "data.points=null",
-    "data.merge=[0,1,2]",
-    "evaluation.merge=[0,1,2]",
-]
 
 
 def labelled(count=30, lines=16, points=20):

@@ -203,19 +203,18 @@ def _missing_sums(
         arm, parameters = arms[name], forecaster.parameters[name]
         if arm.seconds is None:
             continue
-        before = len(seconds[name])
-        if between := arm.stages[BETWEEN]:
-            seconds[name].append(between)
+        run = [between] if (between := arm.stages[BETWEEN]) else []
         for stage in forecaster.pipeline:
             key = forecaster.sharing.key(stage, parameters, seed)
             if key in done:
                 continue
             done.add(key)
             if found := arm.stages.get(stage):
-                seconds[name].append(found)
+                run.append(found)
             if size := forecaster.laws.expect_disk(stage, parameters):
                 sizes[name].append(size)
-        runs.append(sum(each.value for each in seconds[name][before:]))
+        seconds[name] += run
+        runs.append(sum(each.value for each in run))
     return _over_arms(seconds), _over_arms(sizes), runs
 
 

@@ -77,15 +77,14 @@ def simulate_block(data: DataConfig, block: int, device: torch.device | str = "c
 
 
 def drawn_rows(data: DataConfig, count: int, rng: torch.Generator) -> Rows:
-    """New images on the generator's device with merged labels, some of them wrong; no two have a parent in common."""
-    draw = Draw(rng)
-    scene = draw_scene(count, data.lines, data.points or data.lines, draw)
-    images = scan(scene, data.lines, data.points or data.lines, draw)
+    """`count` new images of unlike parents, on the generator's device, with merged labels of which a share is wrong."""
+    draw, points = Draw(rng), data.points or data.lines
+    scene = draw_scene(count, data.lines, points, draw)
+    images = scan(scene, data.lines, points, draw)
     wrong = draw.chance(data.label_noise or 0.0, count)
     merge = torch.tensor(data.merge, device=rng.device)
     labels = torch.where(wrong, draw.choice(COUNTS, count), scene.label)
-    first = torch.where(scene.switch < data.lines, scene.states[:, 0], scene.label)
-    group = torch.arange(count, device=rng.device)
+    first, group = scene.first_labels(data.lines), torch.arange(count, device=rng.device)
     return Rows(images, merge[labels], merge[scene.label], merge[first], scene.switch, group)
 
 
@@ -172,9 +171,8 @@ def _simulate(data: DataConfig, file: h5py.File) -> dict[str, NDArray[Any]]:
         field.name: torch.cat([getattr(scene, field.name) for scene in scenes])[:count]
         for field in dataclasses.fields(Scene)
     }
-    labels = joined["label"].numpy()
-    columns = {"labels": labels, "clean_labels": labels, "first_labels": joined["states"][:, 0].numpy()}
-    columns["first_labels"] = np.where(joined["switch"].numpy() < data.lines, columns["first_labels"], labels)
+    labels, first = joined["label"].numpy(), Scene(**joined).first_labels(data.lines).numpy()
+    columns = {"labels": labels, "clean_labels": labels, "first_labels": first}
     columns |= {"switch": joined["switch"].numpy(), "group": np.arange(count) // copies}
     parameters = ("states", "field", "angle", "weights", "shift", "blur", "origin", "drift", "stretch", "jump")
     return columns | {f"parameters/{name}": joined[name].numpy() for name in (*parameters, "relief", "spots")}

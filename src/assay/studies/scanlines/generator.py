@@ -54,6 +54,10 @@ class Scene:
     extra_streaks: Tensor
     spots: Tensor
 
+    def first_labels(self, lines: int) -> Tensor:
+        """Class (B,) of the surface before the switch; without one among the `lines`, that of the scan."""
+        return torch.where(self.switch < lines, self.states[:, 0], self.label)
+
     def repeated(self, times: int) -> "Scene":
         """Every row `times` times, one after the other."""
         columns = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
