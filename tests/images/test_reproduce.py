@@ -1,5 +1,6 @@
 """An image's digest says what it holds, not when and where it was built."""
 
+import gzip
 import hashlib
 import io
 import json
@@ -8,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from assay.images.reproduce import FILE_TIME, Facts, rewrite
+from assay.images.reproduce import FILE_TIME, Facts, reproduce, rewrite
 
 FACTS = Facts(tag="assay:cpu", created="2026-01-02T03:04:05Z", base_layers=1, labels={"base": "sha256:b"})
 
@@ -27,9 +28,10 @@ def layer(files: dict[str, str], time: int) -> bytes:
     return made.getvalue()
 
 
-def saved(path: Path, time: int, text: str = "content") -> Path:
+def saved(path: Path, time: int, text: str = "content", zipped: bool = False) -> Path:
     """What `docker save` gives: a base, a layer of ours, and a configuration full of the build's own affairs."""
     layers = {"base/layer.tar": layer({"base": "b"}, 7), "ours/layer.tar": layer({"a": text}, time)}
+    layers = {name: gzip.compress(content) for name, content in layers.items()} if zipped else layers
     started = {"Env": ["A=1"], "User": "65534", "Labels": {"x": "y"}, "Hostname": f"h{time}", "Image": f"i{time}"}
     config = {
         "architecture": "amd64",
@@ -53,9 +55,9 @@ def saved(path: Path, time: int, text: str = "content") -> Path:
 def anew(tmp_path):
     """Rewrites an image; returns its digest and what the new file holds."""
 
-    def rewritten(time: int, text: str = "content") -> tuple[str, dict[str, bytes]]:
+    def rewritten(time: int, text: str = "content", zipped: bool = False) -> tuple[str, dict[str, bytes]]:
         target = tmp_path / f"{time}{text}.anew"
-        digest = rewrite(saved(tmp_path / f"{time}{text}.saved", time, text), target, FACTS)
+        digest = rewrite(saved(tmp_path / f"{time}{text}.saved", time, text, zipped), target, FACTS)
         with tarfile.open(target) as archive:
             return digest, {name: archive.extractfile(name).read() for name in archive.getnames()}
 
@@ -68,6 +70,44 @@ def test_two_builds_of_the_same_have_one_digest(anew):
 
 def test_another_content_has_another_digest(anew):
     assert anew(1000)[0] != anew(1000, "changed")[0]
+
+
+def test_a_daemon_that_compresses_layers_gives_the_same_image(anew):
+    """One that keeps images with containerd does."""
+    assert anew(1000, zipped=True) == anew(1000)
+
+
+class Daemon:
+    """As much of a daemon as an image passes through; `calls_it` is the id that it gives to what it has loaded."""
+
+    def __init__(self, image: Path, calls_it: str = "sha256:manifest", error: str | None = None) -> None:
+        self.image, self.calls_it, self.error = image, calls_it, error
+        self.removed: list[str] = []
+
+    def get_image(self, image, chunk_size):
+        return [self.image.read_bytes()]
+
+    def load_image(self, file):
+        return [{"error": self.error}] if self.error else [{"stream": "Loaded image"}]
+
+    def inspect_image(self, tag):
+        return {"Id": self.calls_it} if tag == FACTS.tag else {}
+
+    def remove_image(self, image, noprune, force):
+        self.removed.append(image)
+
+
+def test_an_image_is_known_by_what_the_daemon_calls_it(tmp_path):
+    daemon = Daemon(saved(tmp_path / "saved.tar", 1000))
+    assert reproduce(daemon, "sha256:built", FACTS) == "sha256:manifest"
+    assert daemon.removed == ["sha256:built"]
+
+
+def test_a_daemon_that_cannot_take_the_image_is_believed(tmp_path):
+    daemon = Daemon(saved(tmp_path / "saved.tar", 1000), error="no space left on device")
+    with pytest.raises(OSError, match="no space left"):
+        reproduce(daemon, "sha256:built", FACTS)
+    assert daemon.removed == []
 
 
 def test_the_digest_covers_the_configuration_and_through_it_every_layer(anew):

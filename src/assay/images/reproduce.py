@@ -4,21 +4,24 @@ A daemon writes the time of the build, numbers of containers and its own version
 times of changed folders into its layers. All that is replaced, and the digest then says what the image holds.
 """
 
+import gzip
 import hashlib
 import io
 import json
+import shutil
 import tarfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import IO, Any
+from typing import IO, Any, cast
 
 FILE_TIME = 315532800
 """1980-01-01, as scripts/image.sh gives it to files."""
 TIMES = ("mtime", "atime", "ctime")
 CHUNK = 2**20
+GZIP = b"\x1f\x8b"
 KEPT = ("Cmd", "Entrypoint", "Env", "ExposedPorts", "Labels", "StopSignal", "User", "Volumes", "WorkingDir")
 """Of a configuration: what a container is started with."""
 
@@ -34,17 +37,25 @@ class Facts:
 
 
 def reproduce(daemon: Any, image: str, facts: Facts) -> str:
-    """Give the daemon the image anew, under its tag, and take the old one away; returns the new one's digest."""
+    """Give the daemon the image anew, under its tag, and take the old one away; returns the new one's digest.
+
+    That is of the image's configuration, or of its manifest where the daemon keeps images with containerd.
+
+    Raises:
+        OSError: no room for it here, or in the daemon.
+    """
     with TemporaryDirectory(prefix="assay-image-") as folder:
         saved, anew = Path(folder) / "saved.tar", Path(folder) / "anew.tar"
         with saved.open("wb") as file:
             for chunk in daemon.get_image(image, chunk_size=CHUNK):
                 file.write(chunk)
-        digest = rewrite(saved, anew, facts)
+        rewrite(saved, anew, facts)
         saved.unlink()
         with anew.open("rb") as file:
-            for _ in daemon.load_image(file):
-                pass
+            for event in daemon.load_image(file):
+                if "error" in event:
+                    raise OSError(event["error"])
+    digest = str(daemon.inspect_image(facts.tag)["Id"])
     if digest != image:
         daemon.remove_image(image, noprune=True, force=True)  # what it was made from makes the next build quick
     return digest
@@ -73,7 +84,7 @@ def rewrite(saved: Path, anew: Path, facts: Facts) -> str:
 
 def normalise(layer: IO[bytes], anew: IO[bytes]) -> None:
     """The same files in the same order, with one time and no names of users."""
-    with tarfile.open(fileobj=layer, mode="r|*") as old, tarfile.open(fileobj=anew, mode="w|") as new:
+    with tarfile.open(fileobj=layer, mode="r|") as old, tarfile.open(fileobj=anew, mode="w|") as new:
         for member in old:
             member.mtime = FILE_TIME
             member.uname = member.gname = ""
@@ -98,15 +109,22 @@ def _config(config: dict[str, Any], digests: list[str], facts: Facts) -> dict[st
 
 @contextmanager
 def _layer(archive: tarfile.TarFile, name: str, kept: bool) -> Iterator[IO[bytes]]:
-    """A layer's tar, as it is or normalised, at its start."""
-    source = _file(archive, name)
-    if kept:
-        yield source
-        return
+    """A layer's tar, as it is or normalised, at its start; never compressed, as a configuration counts layers."""
     with TemporaryDirectory(prefix="assay-image-") as folder, (Path(folder) / "layer.tar").open("w+b") as file:
-        normalise(source, file)
+        with _plain(_file(archive, name)) as source:
+            if kept:
+                shutil.copyfileobj(source, file, CHUNK)
+            else:
+                normalise(source, file)
         file.seek(0)
         yield file
+
+
+def _plain(layer: IO[bytes]) -> IO[bytes]:
+    """Without gzip, which daemons that keep their images with containerd save layers in."""
+    zipped = layer.read(len(GZIP)) == GZIP
+    layer.seek(0)
+    return cast(IO[bytes], gzip.open(layer)) if zipped else layer
 
 
 def _file(archive: tarfile.TarFile, name: str) -> IO[bytes]:
