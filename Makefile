@@ -25,7 +25,8 @@ results: env
 
 ## show the training curves of all runs of all studies; STUDY=NAME for one, and what runs now beside them
 tensorboard: env
-	tensorboard --logdir_spec=complete:runs/$(STUDY),running:.assay/clones
+	logs=; for runs in runs studies/*/runs; do [ ! -d $$runs ] || logs+=$${runs%/runs}:$$runs/$(STUDY),; done; \
+	tensorboard --logdir_spec=$${logs}running:.assay/clones
 
 ## run a small real study end to end: plan, submit, kill a run, submit again, report; about 10 minutes
 study-demo: env
