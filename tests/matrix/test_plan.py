@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+from tests.matrix.records import write_run
 
 from assay.__main__ import main
 from assay.runs.record import Attempt, Holder, Run
@@ -76,6 +77,19 @@ def test_the_committed_study_is_valid_and_its_duplicate_is_found(capsys):
     assert {name: arm["same_as"] for name, arm in arms.items() if arm["same_as"]} == {
         "09_randomised_again": "08_randomised"
     }
+
+
+def test_runs_of_other_parameters_are_not_counted_as_complete(file, capsys):
+    params = file.parent / "params.yaml"
+    for arm, changes in (("base", {}), ("wide", {"model.hidden_sizes": [32, 64]})):
+        for seed in (0, 1):
+            write_run(file.parent / f"runs/small/{arm}/{seed}", {"train.steps": 50, **changes})
+    params.write_text(params.read_text().replace("batch_size: ", "batch_size: 1"))
+    assert main(["plan", str(file)]) == 0
+    shown = capsys.readouterr().out
+    assert "0 of 6 runs are complete" in shown and "the missing 6 take " in shown
+    assert "not among them, with other parameters than the study now: 4, e.g. base/0 with train.batch_size=" in shown
+    assert "move their folders away, or give the arms other names" in shown
 
 
 CLAIM = """\

@@ -256,6 +256,63 @@ def test_everything_that_is_wrong_is_listed_at_once(file):
     ]
 
 
+def test_unknown_keys_are_listed_with_all_the_rest(file):
+    """What goes on is the study with the keys that were probably meant."""
+    edit(file, "matrix: null", "budget: {hour: 3}")
+    edit(file, "arm: wide,", "arm: wode,")
+    edit(file, "extends: wide", "extend: wide")
+    edit(file, "validate/cbf_win_rate: {", "train/loss: {")
+    edit(file, "model.hidden_sizes", "model.hiden_sizes")
+    assert [line.split(": got")[0] for line in refusals(file)] == [
+        "arms.wider.extend",
+        "budget.hour",
+        "hypotheses.H1.arm",
+        "metrics.train/loss",
+        "arms.wide: model.hiden_sizes",
+    ]
+
+
+def test_a_key_that_was_misspelt_is_not_missed_as_well(file):
+    """What hangs on it is not refused too: arms that the hypotheses name, overrides that the others need."""
+    edit(file, "arms:", "arm:")
+    (line,) = refusals(file)
+    assert line.startswith("arm: got an unknown key") and line.endswith("did you mean arms?")
+
+
+def test_unknown_keys_are_listed_with_values_of_the_wrong_kind(file):
+    edit(file, "matrix: null", "budget: {hour: many}")
+    edit(file, "margin: 0.1", "margins: 0.1")
+    assert [line.split("; allowed")[0] for line in refusals(file)] == [
+        "hypotheses.H1.margins: got an unknown key",
+        "hypotheses.H1.margin: got no such key",
+        "budget.hour: got an unknown key",
+        "budget.hours: got 'many'",
+    ]
+
+
+@pytest.mark.parametrize("name", ["wide", "wide.2"])
+def test_a_parameter_beside_set_is_told_where_it_belongs(file, name):
+    edit(
+        file,
+        "wide: {reason: more channels, set: {model.hidden_sizes: [32, 64]}}",
+        f"{name}: {{reason: more, model.hidden_sizes: [32]}}",
+    )
+    edit(file, "extends: wide", f"extends: {name}")
+    edit(file, "arm: wide", f"arm: {name}")
+    (line,) = refusals(file)
+    place = f"arms.{name}"
+    allowed = f"reason, extends, set; put it under {place}.set"
+    assert line == f"{place}.model.hidden_sizes: got an unknown key; allowed: {allowed}"
+
+
+@pytest.mark.parametrize("name", ["dvc.yaml", "params.yaml"])
+def test_a_pipeline_whose_file_is_not_there_is_told_which(file, name):
+    (file.parent / name).unlink()
+    (line,) = refusals(file)
+    assert line.startswith("pipeline: got dvc.yaml; allowed: a dvc.yaml, relative to the study file, with params.yaml")
+    assert line.endswith(f"; there is no {file.parent / name}; write it, or correct the path")
+
+
 def test_a_superiority_of_a_rate_may_be_more_than_its_double(file):
     """For a metric whose larger end is better, a relative margin has no upper end."""
     edit(file, "metric: validate/cbf_mae", "metric: validate/cbf_win_rate")

@@ -112,6 +112,27 @@ def test_a_second_study_of_the_same_name_is_refused_for_its_runs_would_take_the_
     assert len(submit(open_study(other / "study.yaml", None), scheduler)) == len(ALL)
 
 
+def test_a_dry_run_refuses_a_name_that_is_taken_as_the_submission_would(repository, scheduler, capsys):
+    other = repository.folder / "copy"
+    other.mkdir()
+    for name in ("study.yaml", "dvc.yaml", "params.yaml", "stage.py"):
+        shutil.copy(repository.folder / name, other)
+    repository.commit()
+    give(repository, scheduler)
+    assert main(["submit", str(other / "study.yaml"), "--dry-run"]) == 2
+    assert "name: got toy, and " in capsys.readouterr().err
+
+
+def test_a_registration_that_was_committed_and_then_amended_keeps_no_run_from_being_submitted(repository, scheduler):
+    give(repository, scheduler)
+    repository.git("add", "--force", "runs/toy/registered.json")
+    repository.commit()
+    repository.change_study("margin: 0.1", "margin: 0.2")
+    give(repository, scheduler)
+    assert "registered.json" in repository.git("status", "--porcelain")
+    give(repository, scheduler)
+
+
 def test_the_folder_of_all_runs_may_be_a_link_to_another_disk(repository, scheduler, tmp_path_factory):
     (repository.folder / "runs").symlink_to(tmp_path_factory.mktemp("disk"))
     assert {each.what for each in give(repository, scheduler)} == {"submit"}

@@ -43,7 +43,7 @@ def repository(tmp_path_factory) -> Repository:
     submit(open_study(made.study, "fast"), scheduler)
     submit(open_study(made.study, "broken"), scheduler)
     taken = take_over(open_study(made.study, "fast"), scheduler, dry_run=False)
-    assert [each.note for each in taken] == ["queued/by-hand, by dvc exp run --queue"]
+    assert [(each.arm, each.seed, each.note) for each in taken] == [("queued", "by-hand", "by dvc exp run --queue")]
     return made
 
 
@@ -111,6 +111,17 @@ def test_a_folder_that_was_never_submitted_is_refused_in_one_line(tmp_path, caps
     assert capsys.readouterr().err == (
         f"assay: {tmp_path}: got no submission; allowed: the folder of a run; give assay submit\n"
     )
+
+
+def test_what_dvc_had_queued_runs_with_its_values_when_it_is_submitted_again_after_it_was_cancelled(tmp_path):
+    made = Repository(tmp_path)
+    dvc(made, "exp", "run", "--quiet", "--queue", "--name", "by-hand", "--set-param", "train.optimizer.lr=0.75")
+    never = Commanded()
+    take_over(open_study(made.study, "fast"), never, dry_run=False)
+    never.end_all()
+    (again,) = take_over(open_study(made.study, "fast"), Inline(), dry_run=False)
+    assert (again.what, again.note) == ("submit", "missing")
+    assert json.loads((made.folder / "runs/toy/queued/by-hand/metrics.json").read_text())["validate/error"] == 0.75
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR2])

@@ -13,7 +13,7 @@ from assay.errors import ConfigError
 from assay.matrix.expand import Expanded, expand, nearest
 from assay.matrix.grammar import as_dvc
 from assay.matrix.refusals import key_problems, place_problems, study_problems
-from assay.matrix.study import Overrides, StudyConfig, params_path, read_study
+from assay.matrix.study import Overrides, StudyConfig, params_path, read_mended, read_study
 from assay.studies import study_config
 
 Arm = TypeVar("Arm")
@@ -56,8 +56,8 @@ class Resolved:
         return {identity for arm in self.arms.values() for identity in arm.identities.values()}
 
 
-def outline(path: Path, only: str | None = None) -> tuple[StudyConfig, list[str]]:
-    """A study and the names of its arms, matrix first; what they set is not looked at. For what has been submitted.
+def outline(path: Path, only: str | None = None) -> tuple[StudyConfig, dict[str, Expanded]]:
+    """A study and its arms by name, matrix first; what they set is not looked at. For what has been submitted.
 
     Raises:
         ConfigError: the file cannot be expanded into arms, or none matches `only`.
@@ -66,7 +66,7 @@ def outline(path: Path, only: str | None = None) -> tuple[StudyConfig, list[str]
     expansion = expand(study)
     if expansion.problems:
         raise _refusal(path, expansion.problems)
-    return study, list(_only(path, expansion.arms, only))
+    return study, _only(path, expansion.arms, only)
 
 
 def resolve(path: Path, only: str | None = None) -> Resolved:
@@ -75,18 +75,18 @@ def resolve(path: Path, only: str | None = None) -> Resolved:
     Raises:
         ConfigError: one line for everything that is wrong with the file and its arms, or no arm matches.
     """
-    study = read_study(path)
+    study, unknown_keys = read_mended(path)
     expansion = expand(study)
     problems = [*place_problems(path, study), *expansion.problems, *study_problems(path, study, expansion.names)]
     if any(each.key in ("study", "pipeline") for each in problems):
-        raise _refusal(path, problems)
+        raise _refusal(path, [*unknown_keys, *problems])
     data = read(params_path(path, study))
     problems += key_problems(study, data)
     unknown = {problem.key.partition(": ")[2] for problem in problems}
     module = study_config(study.study)
     params, wrong = _build(module.Params, data, expansion.arms, study.seeds[0], unknown)
-    if problems or wrong:
-        raise _refusal(path, [*problems, *wrong])
+    if unknown_keys or problems or wrong:
+        raise _refusal(path, [*unknown_keys, *problems, *wrong])
     arms = _describe(study, expansion.arms, params, module)
     equal = list(_equals_of_the_baseline(arms, study.baseline))
     if equal:

@@ -8,7 +8,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from assay.config.load import assign
 from assay.errors import DataError
+from assay.matrix.submission import was_queued
 from assay.runs.advice import command
 from assay.runs.diagnose import Diagnosis
 from assay.runs.provenance import masked_facts
@@ -19,6 +21,8 @@ from assay.runs.store import RunFolder, RunRecord
 METRICS = "metrics.json"
 MISSING = "missing"
 COMPLETE = "complete"
+CHANGED = "changed"
+"""What a run is that was run with other parameters than the study now has."""
 NOT_HANDED_BACK = "partial"
 """What a run is that has ended well, as long as its result is not in its folder."""
 
@@ -80,9 +84,23 @@ def diagnosed(folder: Path, words: Mapping[Path, Mapping[str, str]] | None = Non
     return {(each.arm, each.seed): each for each in found if each.study == folder.name}
 
 
-def changed(cell: CellResult, params: Mapping[str, Any]) -> str:
-    """Parameters by which a run was not run with those given (`recordable`), as `key=old (now new)`; empty: none."""
-    return "" if cell.params is None else _changes(cell.params, params)
+def changed(params: Mapping[str, Any] | None, now: Mapping[str, Any]) -> str:
+    """Parameters on a run's record that are not those of now, as `key=old (now new)`; empty: none."""
+    return "" if params is None or params == now else _changes(params, recordable(now))
+
+
+def planned(data: Mapping[str, Any], arms: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Arm to the parameters of its runs, but for the seed. data: params.yaml; arms: to overrides."""
+    return {name: assign(data, overrides) for name, overrides in arms.items()}
+
+
+def recorded_params(run: Path) -> dict[str, Any] | None:
+    """What a run was run with; None where its record does not say, or is damaged, which its state tells."""
+    try:
+        found: dict[str, Any] | None = json.loads((run / "run.json").read_bytes())["params"]
+    except (OSError, ValueError, LookupError, TypeError):
+        return None
+    return found
 
 
 def recordable(params: Mapping[str, Any]) -> dict[str, Any]:
@@ -107,11 +125,15 @@ def _changes(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -
     return ", ".join(text for text in found if text)
 
 
-def advice(action: str, run: Path, study: Path, arm: str, cause: str | None) -> str:
+def advice(action: str, run: Path, study: Path, cause: str | None) -> str:
     """What to do about a run, as a command that names its study: its own, given by hand, would run outside a clone."""
-    again = " --again" if cause == "NaN" else ""
-    submit = f"assay submit {shlex.quote(str(study))} --only {shlex.quote(arm)}{again}"
-    return action.replace(command(RunFolder(run).read()), submit)
+    return action.replace(command(RunFolder(run).read()), submit_step(run, study, cause))
+
+
+def submit_step(run: Path, study: Path, cause: str | None) -> str:
+    """The command that submits a run again."""
+    which = "--queued" if was_queued(run) else f"--only {shlex.quote(run.absolute().parent.name)}"
+    return f"assay submit {shlex.quote(str(study))} {which}{' --again' if cause == 'NaN' else ''}"
 
 
 def _facts(folder: Path) -> dict[str, Any]:

@@ -51,12 +51,14 @@ def changed(root: Path, apart: Iterable[Path]) -> list[str]:
 
 
 def refuse_uncommitted(root: Path, pipeline: Path, study: Path) -> None:
-    """A clone has what is committed and nothing else; the study file is read here, so it may differ.
+    """A clone has what is committed and nothing else; the study file is read here, so it may differ, and registrations.
 
     Raises:
         UserError: files that a run would lack, or have in an older version.
     """
-    differing = changed(root, [study])
+    from assay.matrix.verdicts.registration import REGISTERED  # it reads runs, which nothing else here does
+
+    differing = [name for name in changed(root, [study]) if Path(name).name != REGISTERED]
     if differing:
         more = f" and {len(differing) - SHOWN} more" if len(differing) > SHOWN else ""
         names = ", ".join(differing[:SHOWN]) + more

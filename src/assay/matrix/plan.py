@@ -20,6 +20,7 @@ from assay.matrix.verdicts.comparison import spread_so_far
 from assay.matrix.verdicts.power import Answer, answer
 
 UNKNOWN = "?"
+REMEDY = "move their folders away, or give the arms other names; assay status names them all"
 Sum = tuple[str, Estimate, Callable[[float], str]]
 
 
@@ -123,6 +124,9 @@ def forecast_lines(path: Path, found: StudyForecast) -> Iterator[str]:
     runs, pilots = found.learnt_from["runs"], found.learnt_from["pilots"]
     done = found.runs - found.missing
     yield f"{done} of {found.runs} runs are complete; {duration(found.spent_s)} spent so far"
+    if found.changed:
+        other = "not among them, with other parameters than the study now"
+        yield f"{other}: {len(found.changed)}, e.g. {found.changed[0]}; {REMEDY}"
     if found.missing and found.seconds.value:
         others = f" (of those known; {len(found.unknown)} arms are not)" if found.unknown else ""
         yield f"the missing {found.missing} take {with_interval(found.seconds, duration)} of jobs{others}{_sums(found)}"

@@ -10,8 +10,9 @@ PILOT_MINUTES = 10.0
 def add_plan(verb: argparse.ArgumentParser) -> None:
     """Resolve and validate every arm x seed of a study file; show what differs, and what it will take.
 
-    Everything that is wrong is listed at once. Arms that would run exactly the same are named. The forecast is learnt
-    from the runs that there are; nothing is run unless --pilot or --probe asks for it.
+    Everything that is wrong is listed at once, as soon as no key is missing and every value is of its type. Arms that
+    would run exactly the same are named. The forecast is learnt from the runs that there are; nothing is run unless
+    --pilot or --probe asks for it.
 
     examples:
       assay plan study.yaml

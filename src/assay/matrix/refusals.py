@@ -18,8 +18,10 @@ def place_problems(path: Path, study: StudyConfig) -> Iterator[Problem]:
     """What keeps the parameters from being read at all: no such study, no such pipeline."""
     if study.study not in study_names():
         yield Problem("study", study.study, *nearest(study.study, study_names()))
-    if not ((path.parent / study.pipeline).is_file() and params_path(path, study).is_file()):
-        yield Problem("pipeline", study.pipeline, "a dvc.yaml, relative to the study file, with params.yaml beside it")
+    absent = [file for file in (path.parent / study.pipeline, params_path(path, study)) if not file.is_file()]
+    if absent:
+        allowed = "a dvc.yaml, relative to the study file, with params.yaml beside it"
+        yield Problem("pipeline", study.pipeline, allowed, f"there is no {absent[0]}; write it, or correct the path")
 
 
 def study_problems(path: Path, study: StudyConfig, arms: Sequence[str]) -> Iterator[Problem]:

@@ -4,19 +4,35 @@ import shlex
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from fnmatch import fnmatchcase
 from pathlib import Path
 
+from assay.config.load import read
 from assay.errors import DataError
 from assay.matrix.arms import outline
-from assay.matrix.cells import COMPLETE, METRICS, MISSING, NOT_HANDED_BACK, advice, diagnosed
+from assay.matrix.cells import (
+    CHANGED,
+    COMPLETE,
+    METRICS,
+    MISSING,
+    NOT_HANDED_BACK,
+    advice,
+    changed,
+    diagnosed,
+    planned,
+    recorded_params,
+)
+from assay.matrix.expand import Expanded
 from assay.matrix.git import repository
 from assay.matrix.jobs import Standing, jobs_of
-from assay.matrix.submission import JOB_LOG, read_submission
+from assay.matrix.study import StudyConfig, params_path
+from assay.matrix.submission import JOB_LOG, QUEUED, read_submission, taken_over, was_queued
 from assay.matrix.submit import runs_folder
 from assay.progress import UNFINISHED
 from assay.rented import paid_for
+from assay.runs.case import EXCERPT
 from assay.runs.diagnose import Diagnosis
 from assay.runs.status import show
 from assay.runs.store import RunFolder, is_held
@@ -29,39 +45,79 @@ GIB = 2**30
 
 
 def study_status(path: Path, only: str | None) -> list[Diagnosis]:
-    """A diagnosis of every run of a study, by arm and seed; `missing` where there is no record, `queued` by its job.
+    """A diagnosis of every run of a study, by arm and seed, then of what DVC had queued.
+
+    `missing` where there is no record, `queued` by its job, `changed` where it was run with other parameters.
 
     Raises:
         UserError: something is wrong with the study file.
     """
-    study, arms = outline(path, only)
+    study, arms = outline(path)
     folder = runs_folder(path, study)
-    cells = [(arm, str(seed)) for arm in arms for seed in study.seeds]
-    jobs = _jobs(path, [folder / arm / seed for arm, seed in cells])
-    words = {run: {"State": job.word} for run, job in jobs.items() if job.scheduler != Local.name}
-    known = diagnosed(folder, words)
-    missing = Diagnosis(study=study.name, arm="", seed="", state=MISSING)
-    found = [known.get((arm, seed), replace(missing, arm=arm, seed=seed)) for arm, seed in cells]
-    return [_in_study(each, path, folder / each.arm / each.seed, jobs) for each in found]
+    cells = [folder / arm / str(seed) for arm in arms if _is_meant(arm, only) for seed in study.seeds]
+    queued = taken_over(folder) if _is_meant(QUEUED, only) else []
+    if not (cells or queued):
+        outline(path, only)  # refuses a pattern that names nothing
+    runs = [*cells, *queued]
+    found = how_they_stand(folder, runs, jobs_shown(repository(path.absolute().parent), runs))
+    found |= _outdated(path, study, arms, {run: found[run] for run in cells})
+    return [_in_study(each, path, run) for run, each in found.items()]
 
 
-def _jobs(study: Path, runs: list[Path]) -> dict[Path, Standing]:
+def _is_meant(arm: str, only: str | None) -> bool:
+    return only is None or fnmatchcase(arm, only)
+
+
+def how_they_stand(folder: Path, runs: Sequence[Path], jobs: Mapping[Path, Standing]) -> dict[Path, Diagnosis]:
+    """Run to its diagnosis with what its job adds, of runs in runs/<study name>."""
+    known = diagnosed(folder, words_of(jobs))
+    unknown = Diagnosis(study=folder.name, arm="", seed="", state=MISSING)
+    found = {}
+    for run in runs:
+        arm, seed = run.parent.name, run.name
+        found[run] = with_job(known.get((arm, seed), replace(unknown, arm=arm, seed=seed)), run, jobs.get(run))
+    return found
+
+
+def words_of(jobs: Mapping[Path, Standing]) -> dict[Path, dict[str, str]]:
+    """What schedulers say of runs, for their diagnosis; the pool's words are its own."""
+    return {run: {"State": job.word} for run, job in jobs.items() if job.scheduler != Local.name}
+
+
+def jobs_shown(root: Path, runs: Sequence[Path]) -> dict[Path, Standing]:
     """The jobs of runs that are not complete; a scheduler that is silent is named, and what it said before counts."""
     silences: list[str] = []
     unfinished = [run for run in runs if not (run / METRICS).is_file()]
-    found = jobs_of(repository(study.absolute().parent), unfinished, silences=silences)
+    found = jobs_of(root, unfinished, silences=silences)
     for silence in silences:
         print(f"assay: {silence} (shown is what was known before)", file=sys.stderr)
     return found
 
 
-def _in_study(found: Diagnosis, study: Path, run: Path, jobs: Mapping[Path, Standing]) -> Diagnosis:
-    """With its job, and with advice that names the study."""
-    known = _with_job(found, run, jobs.get(run))
-    return replace(known, action=advice(known.action, run, study, known.arm, known.cause)) if known.action else known
+def _outdated(
+    path: Path, study: StudyConfig, arms: Mapping[str, Expanded], found: Mapping[Path, Diagnosis]
+) -> dict[Path, Diagnosis]:
+    """Those that have run with other parameters than the study now has, which `assay submit` leaves alone."""
+    ended = {run: each for run, each in found.items() if each.attempts and each.state not in ALIVE}
+    overrides = {each.arm: arms[each.arm].overrides for each in ended.values()}
+    now = planned(read(params_path(path, study)), overrides) if ended else {}
+    texts = {run: changed(recorded_params(run), {**now[run.parent.name], "seed": int(run.name)}) for run in ended}
+    return {run: _as_changed(ended[run], run, text) for run, text in texts.items() if text}
 
 
-def _with_job(found: Diagnosis, run: Path, job: Standing | None) -> Diagnosis:
+def _as_changed(found: Diagnosis, run: Path, text: str) -> Diagnosis:
+    evidence = f"run.json:params: {found.state} with {text}"
+    name = shlex.quote(str(run))
+    step = f"mv {name} {name}.old  # or give the arm another name, or its parameters back"
+    return replace(found, state=CHANGED, cause=None, evidence=[evidence[:EXCERPT]], action=step)
+
+
+def _in_study(found: Diagnosis, study: Path, run: Path) -> Diagnosis:
+    """With advice that names the study."""
+    return replace(found, action=advice(found.action, run, study, found.cause)) if found.action else found
+
+
+def with_job(found: Diagnosis, run: Path, job: Standing | None) -> Diagnosis:
     """What the record does not know: the scheduler's queue, and whether the result was handed back."""
     alive = job.meaning if job is not None and job.is_alive else None
     handed_back = found.state == COMPLETE and (run / METRICS).is_file()
@@ -81,20 +137,27 @@ def show_study(path: Path, found: list[Diagnosis]) -> None:
     """Print the runs, what those that run use of the machine, the sums, the one command to give, machines paid for."""
     show(found)
     for each in found:
-        if each.state == "running" and each.attempts:
-            print(f"{each.arm}/{each.seed} uses {_usage(path, each)}")
+        if each.state == "running" and each.attempts and (used := _usage(path, each)):
+            print(f"{each.arm}/{each.seed} uses {used}")
     sums = Counter(each.state for each in found)
     print("\n" + ", ".join(f"{count} {state}" for state, count in sums.items()))
-    if any(each.state not in {*ALIVE, "complete"} and each.cause != "NaN" for each in found):
-        print(f"-> assay submit {shlex.quote(str(path))}")
+    wanting = [each for each in found if each.state not in {*ALIVE, COMPLETE, CHANGED} and each.cause != "NaN"]
+    if wanting:
+        queued = any(was_queued(_run(path, each)) for each in wanting)
+        print(f"-> assay submit {shlex.quote(str(path))}{' --queued' if queued else ''}")
     for line in paid_for(repository(path.absolute().parent)):
         print(line)
 
 
+def _run(path: Path, found: Diagnosis) -> Path:
+    return path.absolute().parent / "runs" / found.study / found.arm / found.seed
+
+
 def _usage(path: Path, found: Diagnosis) -> str:
-    used = (
-        RunFolder(path.absolute().parent / "runs" / found.study / found.arm / found.seed).read().attempts[-1].resources
-    )
+    """What the newest attempt uses; empty while a run starts or ends, for then it uses nothing worth a word."""
+    used = RunFolder(_run(path, found)).read().attempts[-1].resources
+    if not round(used.rss / GIB, 2):
+        return ""
     gpu = "" if used.gpu_memory is None else f", GPU {used.gpu_memory / GIB:.1f} GiB"
     busy = "" if used.gpu_utilisation is None else f" {used.gpu_utilisation:.0f} %"
     return f"memory {used.rss / GIB:.2f} GiB (peak {used.rss_peak / GIB:.2f}){gpu}{busy}"

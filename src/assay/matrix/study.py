@@ -5,6 +5,7 @@ What the keys say about each other (an arm that a hypothesis names, the sign of 
 
 from collections.abc import Mapping
 from dataclasses import MISSING, Field, dataclass, field, fields
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -140,18 +141,67 @@ def read_study(path: Path) -> StudyConfig:
     Raises:
         ConfigError: one line for every key that is unknown, missing or has a wrong value.
     """
+    study, unknown = read_mended(path)
+    if unknown:
+        raise ConfigError("\n".join(f"{path}: {line}" for line in unknown))
+    return study
+
+
+def read_mended(path: Path) -> tuple[StudyConfig, list[str]]:
+    """A study file as if every unknown key were the one meant, or were not there; and a refusal of each.
+
+    Raises:
+        ConfigError: keys are missing or have a wrong value; one line for each, and for every unknown key.
+    """
     if not path.is_file():
         raise ConfigError(f"{path}: no such file; give the path of a study file, e.g. study.yaml")
-    data = _completed(StudyConfig, read(path))
-    try:
-        study = build(StudyConfig, data)
-    except ConfigError as error:
-        raise ConfigError("\n".join(f"{path}: {line}" for line in str(error).splitlines())) from None
+    study, lines = _built(read(path))
+    if study is None:
+        raise ConfigError("\n".join(f"{path}: {line}" for line in lines))
     for place, overrides in overrides_by_place(study).items():
         for key in overrides:
             if not isinstance(key, str):
                 raise ConfigError(f"{path}: {place}: got the key {key}; allowed: text; write a dotted key")
-    return study
+    return study, lines
+
+
+def _built(data: dict[str, Any]) -> tuple[StudyConfig | None, list[str]]:
+    """The study, if what is wrong is unknown keys alone; and what is wrong."""
+    try:
+        return build(StudyConfig, _completed(StudyConfig, data)), []
+    except ConfigError as error:
+        lines = [_redirected(line, data) for line in str(error).splitlines()]
+    try:
+        return build(StudyConfig, _completed(StudyConfig, _mended(StudyConfig, data))), lines
+    except ConfigError as error:
+        return None, list(dict.fromkeys([*lines, *str(error).splitlines()]))
+
+
+def _redirected(line: str, data: Mapping[str, Any]) -> str:
+    """A refusal that says of a parameter beside `set` where it belongs."""
+    arms = data.get("arms")
+    for name, arm in arms.items() if isinstance(arms, Mapping) else ():
+        for key in arm if isinstance(arm, Mapping) else ():
+            if "." in str(key) and line.startswith(f"arms.{name}.{key}: got an unknown key"):
+                return f"{line.rpartition('; ')[0]}; put it under arms.{name}.set"
+    return line
+
+
+def _mended(config_class: Any, given: Any) -> Any:
+    """With each unknown key as the one that was probably meant, or without it."""
+    if not isinstance(given, Mapping):
+        return given
+    hints, found = fields_of(config_class), {}
+    for key, value in _named(given).items():
+        name = key if key in hints else next(iter(get_close_matches(str(key), hints, n=1, cutoff=0.5)), None)
+        if name is None or (name != key and name in given):
+            continue
+        section, entry = section_class(hints[name]), entry_class(hints[name])
+        if entry and isinstance(value, Mapping):
+            found[name] = {each: _mended(entry, item) for each, item in value.items()}
+        else:
+            found[name] = _mended(section, value) if section else value
+    return found
 
 
 def overrides_by_place(study: StudyConfig) -> dict[str, Overrides]:
@@ -166,12 +216,16 @@ def params_path(path: Path, study: StudyConfig) -> Path:
     return path.parent / Path(study.pipeline).parent / "params.yaml"
 
 
+def _named(given: Mapping[Any, Any]) -> dict[Any, Any]:
+    """YAML reads the key in `null: METRIC` as no text but null."""
+    return {"null" if key is None else key: value for key, value in given.items()}
+
+
 def _completed(config_class: Any, given: Any) -> Any:
     """`given` with the defaults of keys that it leaves out; a section that is null is left out."""
     if not isinstance(given, Mapping):
         return given
-    # YAML reads the key in `null: METRIC` as no text but null
-    data = {"null" if key is None else key: value for key, value in given.items()}
+    data = _named(given)
     hints = fields_of(config_class)
     for each in fields(config_class):
         section, entry = section_class(hints[each.name]), entry_class(hints[each.name])

@@ -9,6 +9,8 @@ from assay.errors import DataError
 from assay.files import write_bytes
 
 SUBMISSION = "submission.json"
+QUEUED = "queued"
+"""The folder of runs that DVC had queued, runs/<study name>/queued/NAME: they are no arm of the study."""
 CLONES = Path(".assay/clones")
 """Below the repository."""
 JOB_SCRIPT = "job.sh"
@@ -34,6 +36,8 @@ class Submission:
     """What params.yaml must say once they are applied; None: as they come."""
     stash: str | None = None
     """The commit in which `dvc exp run --queue` has kept the changed files; None: nothing was queued."""
+    study: str = ""
+    """The study file; empty where an older version has submitted."""
     machine: str | None = None
     """A machine file."""
     scheduler: str = ""
@@ -44,6 +48,37 @@ class Submission:
     def clone(self) -> Path:
         """Where the run has its own clone of the repository."""
         return Path(self.repository) / CLONES / self.experiment
+
+
+def experiment_of(study: str, arm: str, seed: int | str) -> str:
+    """The name of an arm's run among DVC's experiments."""
+    return f"{study}-{arm}-s{seed}"
+
+
+def is_in_place(run: Path, submission: Submission) -> bool:
+    """Whether a run lies where it was submitted to; where somebody moved it, it is no longer that of its arm."""
+    name = run.name if submission.stash else experiment_of(*run.absolute().parts[-3:])
+    return submission.experiment == name
+
+
+def taken_over(folder: Path) -> list[Path]:
+    """The runs in runs/<study name> that DVC had queued, sorted.
+
+    Raises:
+        DataError: a submission is damaged.
+    """
+    found = [path.parent for path in sorted((folder / QUEUED).glob(f"*/{SUBMISSION}"))]
+    return [run for run in found if was_queued(run)]
+
+
+def was_queued(run: Path) -> bool:
+    """Whether DVC had queued a run, so that it belongs to no arm, not even to one called as their folder is.
+
+    Raises:
+        DataError: the submission is damaged.
+    """
+    submission = read_submission(run) if run.absolute().parent.name == QUEUED else None
+    return submission is not None and submission.stash is not None
 
 
 def write_submission(run: Path, submission: Submission) -> None:

@@ -15,7 +15,7 @@ from assay.errors import ConfigError
 from assay.files import write_bytes
 from assay.machine import MachineConfig
 from assay.matrix.arms import Resolved, outline, resolve
-from assay.matrix.cells import COMPLETE, CellResult, changed, plain, read_cells, recordable
+from assay.matrix.cells import CHANGED, COMPLETE, CellResult, changed, plain, planned, read_cells
 from assay.matrix.git import git, refuse_uncommitted, repository
 from assay.matrix.grammar import as_dvc
 from assay.matrix.jobs import (
@@ -30,7 +30,7 @@ from assay.matrix.jobs import (
     machine_config,
 )
 from assay.matrix.study import StudyConfig, params_path, read_study
-from assay.matrix.submission import SUBMISSION, Submission
+from assay.matrix.submission import SUBMISSION, Submission, experiment_of
 from assay.matrix.verdicts.registration import register, rules_of
 from assay.schedulers import Job, Scheduler
 from assay.schedulers.registry import scheduler_named
@@ -38,6 +38,7 @@ from assay.schedulers.registry import scheduler_named
 SUBMIT = "submit"
 NAMES = ".assay/studies"
 """Below the repository: for each name of a study, the folder of its runs."""
+NAN = "NaN, which comes again; it stays in the denominator; --again runs it once more"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,7 +46,8 @@ class Decision:
     """What becomes of one run. what: submit, or why it is left alone; note: more about that."""
 
     arm: str
-    seed: int
+    seed: int | str
+    """The name, of a run that DVC had queued."""
     what: str
     note: str = ""
     job: str | None = None
@@ -83,7 +85,7 @@ def open_study(path: Path, only: str | None, machine: Path | None = None) -> Stu
     """Read a study file for submitting.
 
     Raises:
-        UserError: something is wrong with the file, or what it names is not committed.
+        UserError: something is wrong with the file, its name is taken, or what it names is not committed.
     """
     resolved = resolve(path, only)
     root = repository(path.absolute().parent)
@@ -92,7 +94,9 @@ def open_study(path: Path, only: str | None, machine: Path | None = None) -> Stu
     place = machine or (path.parent / named if named else None)
     commit = git(root, "rev-parse", "HEAD")
     place = place and place.absolute()
-    return Study(path=path, resolved=resolved, root=root, commit=commit, machine=place, place=machine_config(place))
+    study = Study(path=path, resolved=resolved, root=root, commit=commit, machine=place, place=machine_config(place))
+    _refuse_taken_name(study)
+    return study
 
 
 def submit(
@@ -119,14 +123,22 @@ def submit(
 
 def _claim_name(study: Study) -> None:
     """Clones and experiments are named after the study: two of one name would take each other's away."""
+    _refuse_taken_name(study)  # again: while this one waited, another may have been submitted
+    write_bytes(study.root / NAMES / study.resolved.config.name, str(_place_of(study)).encode(), durable=False)
+
+
+def _refuse_taken_name(study: Study) -> None:
     name = study.resolved.config.name
-    runs = study.runs.parents[1].resolve().relative_to(study.root) / "runs" / name  # runs itself may be a link
-    claim = study.root / NAMES / name
-    holder = Path(claim.read_text()) if claim.is_file() else runs
-    if holder != runs and (study.root / holder).is_dir():
+    claim, place = study.root / NAMES / name, _place_of(study)
+    holder = Path(claim.read_text()) if claim.is_file() else place
+    if holder != place and (study.root / holder).is_dir():
         given = f"{study.path}: name: got {name}, and {study.root / holder} has runs of a study of that name"
         raise ConfigError(f"{given}; allowed: a name for each study of a repository; give this one another")
-    write_bytes(claim, str(runs).encode(), durable=False)
+
+
+def _place_of(study: Study) -> Path:
+    """The folder of its runs, relative to the repository; `runs` itself may be a link."""
+    return study.runs.parents[1].resolve().relative_to(study.root) / "runs" / study.runs.name
 
 
 def render(study: Study, scheduler: Scheduler, decisions: Sequence[Decision]) -> list[str]:
@@ -147,15 +159,15 @@ def decide(study: Study, scheduler: Scheduler, again: bool = False) -> list[Deci
     Raises:
         SilentError: a scheduler does not answer, so what is queued or running is not known.
     """
-    config, arms, data = study.resolved.config, study.resolved.arms, study.params
+    config, arms = study.resolved.config, study.resolved.arms
     cells = {(cell.arm, cell.seed): cell for cell in read_cells(study.runs, list(arms), config.seeds)}
     unfinished = [cell.folder for cell in cells.values() if cell.state != COMPLETE]
     jobs = jobs_of(study.root, unfinished, scheduler, insist=True)
     alive = {run: job for run, job in jobs.items() if job.is_alive}
+    now = planned(study.params, {name: arm.overrides for name, arm in arms.items()})
     decisions = []
     for arm, seed in _cells(study):
-        params = assign(data, {**arms[arm].overrides, "seed": seed})
-        what, note = _what(study, cells[arm, seed], alive, params, again)
+        what, note = _what(study, cells[arm, seed], alive, {**now[arm], "seed": seed}, again)
         decisions.append(Decision(arm=arm, seed=seed, what=what, note=note))
     return decisions
 
@@ -182,19 +194,19 @@ def leave_alone(decisions: Sequence[Decision], inert: Mapping[str, str]) -> list
 
 
 def _what(
-    study: Study, cell: CellResult, alive: Mapping[Path, Standing], params: dict[str, Any], again: bool
+    study: Study, cell: CellResult, alive: Mapping[Path, Standing], now: dict[str, Any], again: bool
 ) -> tuple[str, str]:
     complete = cell.state == COMPLETE
     if cell.folder in alive and not complete:
         return alive[cell.folder].meaning, f"job {alive[cell.folder].job}"
     if cell.state == "running":
         return "running", "by hand, or by a pool that was killed"
-    if cell.attempts and (changes := changed(cell, recordable(params))):
-        return "changed", f"was run with {changes}; move {cell.folder} away, or give the arm another name"
+    if cell.attempts and (changes := changed(cell.params, now)):
+        return CHANGED, f"was run with {changes}; move {cell.folder} away, or give the arm another name"
     if complete:
         return "complete", ""
     if cell.cause == "NaN" and cell.commit == study.commit and not again:
-        return "failed", "NaN, which comes again; it stays in the denominator; --again runs it once more"
+        return "failed", NAN
     return SUBMIT, cell.state if cell.cause is None else f"{cell.state}: {cell.cause}"
 
 
@@ -224,12 +236,13 @@ def _planned(study: Study, decision: Decision, data: dict[str, Any], folder: str
     config, arm = study.resolved.config, study.resolved.arms[decision.arm]
     overrides = {**arm.overrides, "seed": decision.seed}
     submission = Submission(
-        experiment=f"{config.name}-{decision.arm}-s{decision.seed}",
+        experiment=experiment_of(config.name, decision.arm, decision.seed),
         repository=str(study.root),
         commit=study.commit,
         pipeline=folder,
         overrides=as_dvc(overrides),
         params=plain(assign(data, overrides)),
+        study=str(study.path.absolute()),
         machine=str(study.machine) if study.machine else None,
     )
     return Planned(run=study.runs / decision.arm / str(decision.seed), submission=submission, attempts=attempts)

@@ -25,14 +25,14 @@ def _add_submit(verb: argparse.ArgumentParser) -> None:
       assay submit study.yaml --dry-run
       assay submit study.yaml --only 'unet_*' --machine machines/local.yaml
       assay submit study.yaml --probe       leave arms alone that change nothing in their first steps
-      assay submit study.yaml --queued      also what `dvc exp run --queue -S ...` has queued
+      assay submit study.yaml --queued      also what `dvc exp run --queue -S ...` has queued, and of that what failed
     """
     _add_study(verb)
     verb.add_argument("--machine", metavar="FILE", type=Path, help="a machine file; default: the study's")
     verb.add_argument("--dry-run", action="store_true", help="show what would be submitted, and do nothing")
     probe = "train every arm for a few steps on tiny data, here, and submit no arm that changes nothing"
     verb.add_argument("--probe", action="store_true", help=probe)
-    verb.add_argument("--queued", action="store_true", help="take over DVC's own queue as well")
+    verb.add_argument("--queued", action="store_true", help="DVC's own queue too, and what was taken from it")
     verb.add_argument("--again", action="store_true", help="also those that met NaN at this very commit")
     verb.add_argument("--json", action="store_true", help="print JSON instead of text")
     verb.set_defaults(call=submit)
@@ -41,7 +41,8 @@ def _add_submit(verb: argparse.ArgumentParser) -> None:
 def _add_status(verb: argparse.ArgumentParser) -> None:
     """Show how every run of a study, or below a folder, stands: state, cause with evidence, progress, what to do next.
 
-    It reads the runs' records. Of a study it shows missing and queued runs too. Nothing is changed.
+    It reads the runs' records. Of a study it shows missing and queued runs too, and after the arms what DVC had queued.
+    A run with other parameters than the study now has is shown as changed, and is not submitted. Nothing is changed.
 
     examples:
       assay status study.yaml --watch
@@ -70,11 +71,13 @@ def _add_logs(verb: argparse.ArgumentParser) -> None:
 def _add_cancel(verb: argparse.ArgumentParser) -> None:
     """End the runs of a study that are queued or running; what runs is asked to save first.
 
-    A cancelled run is missing: `assay submit` submits it again, and it goes on from its checkpoint.
+    A cancelled run is missing: `assay submit` submits it again (of what DVC had queued: with --queued), and it goes on
+    from its checkpoint.
 
     examples:
       assay cancel study.yaml
       assay cancel study.yaml --only 'unet_*'
+      assay cancel study.yaml --only queued     what DVC had queued
     """
     _add_study(verb)
     verb.add_argument("--json", action="store_true", help="print JSON instead of text")
@@ -106,7 +109,7 @@ def submit(parsed: argparse.Namespace, rest: list[str]) -> int:
     else:
         decisions = submission.submit(study, scheduler, parsed.again, inert)
     if parsed.queued:
-        decisions += take_over(study, scheduler, parsed.dry_run)
+        decisions += take_over(study, scheduler, parsed.dry_run, parsed.again)
     if parsed.json:
         print(json.dumps([vars(each) for each in decisions], indent=2))
     else:
@@ -121,10 +124,11 @@ def say(text: str) -> None:
 
 def status(parsed: argparse.Namespace, rest: list[str]) -> int:
     """Say how the runs of a study, or below a folder, stand."""
+    from assay.matrix.submitted import folder_status
     from assay.runs.diagnose import Diagnosis
-    from assay.runs.status import collect, show
+    from assay.runs.status import show
 
-    look: Callable[[], list[Diagnosis]] = partial(collect, parsed.place)
+    look: Callable[[], list[Diagnosis]] = partial(folder_status, parsed.place)
     tell: Callable[[list[Diagnosis]], None] = show
     if parsed.place.is_file():
         from assay.matrix.standing import show_study, study_status

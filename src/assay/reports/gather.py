@@ -10,9 +10,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
-from assay.config.load import assign, read
+from assay.config.load import read
 from assay.matrix.arms import Resolved, ResolvedArm, resolve
-from assay.matrix.cells import COMPLETE, MISSING, CellResult, advice, changed, read_cells, recordable
+from assay.matrix.cells import COMPLETE, MISSING, CellResult, advice, changed, planned, read_cells
 from assay.matrix.jobs import jobs_of
 from assay.matrix.study import StudyConfig, params_path
 from assay.matrix.submission import read_submission
@@ -144,7 +144,7 @@ def _awaited(cells: Sequence[CellResult]) -> list[CellResult]:
 
 def _advised(cell: CellResult, study: Path) -> CellResult:
     """With advice that names the study."""
-    return replace(cell, action=advice(cell.action, cell.folder, study, cell.arm, cell.cause)) if cell.action else cell
+    return replace(cell, action=advice(cell.action, cell.folder, study, cell.cause)) if cell.action else cell
 
 
 def _registered(registration: Registration | None, config: StudyConfig) -> str:
@@ -172,10 +172,10 @@ def _warnings(arms: Mapping[str, ResolvedArm], cells: Sequence[CellResult]) -> l
 
 def _outdated(path: Path, resolved: Resolved, cells: Sequence[CellResult]) -> list[str]:
     """Whether the complete runs were run with what the study file now says."""
-    data = read(params_path(path, resolved.config))
-    planned = {name: recordable(assign(data, arm.overrides)) for name, arm in resolved.arms.items()}
+    overrides = {name: arm.overrides for name, arm in resolved.arms.items()}
+    now = planned(read(params_path(path, resolved.config)), overrides)
     complete = [cell for cell in cells if cell.state == COMPLETE]
-    texts = [(cell, changed(cell, {**planned[cell.arm], "seed": cell.seed})) for cell in complete]
+    texts = [(cell, changed(cell.params, {**now[cell.arm], "seed": cell.seed})) for cell in complete]
     found = [f"{cell.arm}/{cell.seed} with {text}" for cell, text in texts if text]
     many = "complete runs have numbers of other parameters than the study file now says"
     return [f"{len(found)} {many}, e.g. {found[0]}; assay submit --dry-run names them all"] if found else []

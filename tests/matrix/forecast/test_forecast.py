@@ -151,6 +151,45 @@ def test_runs_from_before_a_key_was_added_are_left_out_and_stay_complete(study):
     assert found.learnt_from["runs"] == 2 and found.arms["base"].missing == ()
 
 
+def test_runs_of_other_parameters_are_missing_and_are_named(study):
+    """As submit leaves them alone: they are no result of what the study now says."""
+    path = study()
+    runs(path, "base", {})
+    runs(path, "rate", {"train.optimizer.lr": 0.25}, noises=(0.0, 0.0))
+    found = look(path)
+    assert (found.arms["base"].missing, found.arms["rate"].missing, found.missing) == ((), (0, 1, 2), 6)
+    assert found.changed[0] == "rate/0 with train.optimizer.lr=0.25 (now 0.5)" and len(found.changed) == 2
+    assert found.learnt_from["runs"] == 5  # they tell what such runs take all the same
+
+
+@pytest.fixture
+def committed(monkeypatch):
+    """A function that makes a run one of the last commit, so that its stages are in DVC's cache."""
+    monkeypatch.setattr("assay.matrix.forecast.forecast._commit", lambda folder: "c0ffee")
+
+    def commit(run: Path) -> None:
+        told = json.loads((run / "run.json").read_text())
+        (run / "run.json").write_text(json.dumps({**told, "commit": "c0ffee"}))
+
+    return commit
+
+
+def test_what_a_run_of_other_parameters_did_is_not_counted_as_done(study, committed):
+    path = study(HEAD + "arms: {base: {reason: the reference}}\n")
+    runs(path, "base", {"train.steps": 50}, noises=(0.0,))
+    committed(path.parent / "runs/small/base/0")
+    found = look(path)
+    assert found.seconds.value == pytest.approx(3 * found.arms["base"].seconds.value)
+
+
+def test_a_run_that_was_moved_aside_is_none_of_the_study(study, committed):
+    path = study()
+    runs(path, "base", {}, noises=(0.0,))
+    committed(path.parent / "runs/small/base/0")
+    (path.parent / "runs/small/base/0").rename(path.parent / "runs/small/base/0.old")
+    assert look(path).arms["base"].missing == (0, 1, 2)
+
+
 def test_an_interrupted_run_tells_what_a_step_takes_and_not_what_the_stage_does(study):
     path = study()
     runs(path, "base", {}, noises=(0.0,))

@@ -10,17 +10,21 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+from assay.config.load import read
 from assay.errors import ConfigError, UserError
 from assay.machine import MachineConfig, load_machine
 from assay.matrix.arms import Resolved, ResolvedArm
+from assay.matrix.cells import changed, planned
 from assay.matrix.forecast.budget import HOP_S, HOUR_S, Piece, against, elapsed_share, jobs_needed, unfit
 from assay.matrix.forecast.laws import Laws
-from assay.matrix.forecast.pipeline import Parameters, leaves_of, read_pipeline
+from assay.matrix.forecast.pipeline import SEED, Parameters, leaves_of, read_pipeline
 from assay.matrix.forecast.scaling import Estimate, total
 from assay.matrix.forecast.sharing import Key, Sharing
 from assay.matrix.forecast.workload import Recorded, alike, read_recorded
 from assay.matrix.git import git
+from assay.matrix.study import params_path
 from assay.runs.provenance import hardware
 from assay.studies import study_config
 
@@ -44,7 +48,7 @@ class ArmForecast:
     refusal: str | None
     """Why it cannot."""
     missing: tuple[int, ...]
-    """Seeds that are not complete."""
+    """Seeds that are not complete with the parameters that the study now has."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,6 +66,8 @@ class StudyForecast:
     """Of all attempts so far."""
     runs: int
     missing: int
+    changed: tuple[str, ...]
+    """Runs of other parameters than the study now has, with what differs; submit leaves them alone, here they miss."""
     unknown: tuple[str, ...]
     """Arms with missing runs that are not in the sums."""
     learnt_from: dict[str, int]
@@ -89,6 +95,7 @@ class Forecaster:
         self.laws = Laws(self.pipeline, self.used)
         self.sharing = Sharing(self.pipeline)
         self._own = {_cell(each): each for each in self.recorded if each.record.folder.parents[1] == runs / config.name}
+        self.changed = self._changed(read(params_path(path, config)))
         self.parameters = {name: self.parameters_of(arm) for name, arm in resolved.arms.items()}
         self.gpus = machine.resources.gpus or int(bool(self.laws.gpu_memory.samples))
 
@@ -114,7 +121,7 @@ class Forecaster:
             disk=total([size for size in sizes if size], together=True) if any(sizes) else None,
             jobs=jobs_needed(chain, limit, lead) if known or limit is None else None,
             refusal=next((self._refusal(name, piece) for piece in unfit(chain, limit, lead)), None),
-            missing=tuple(seed for seed in self.resolved.config.seeds if not self.is_complete(name, seed)),
+            missing=tuple(seed for seed in self.resolved.config.seeds if not self.is_complete(name, str(seed))),
         )
 
     def _chain(self, stages: Mapping[str, Estimate | None]) -> list[Piece]:
@@ -134,10 +141,19 @@ class Forecaster:
             f"{self.machine.wall_limit:g} s, wall_limit of {self.machine.name}; give it less to do, or another machine"
         )
 
-    def is_complete(self, arm: str, seed: int) -> bool:
-        """Whether a run has its result."""
-        run = self._own.get((arm, str(seed)))
-        return run is not None and run.complete
+    def _changed(self, data: Mapping[str, Any]) -> dict[tuple[str, str], str]:
+        """Arm and seed of the runs that ended with other parameters than the study now has, to what differs."""
+        arms = self.resolved.arms
+        runs = {cell: each for cell, each in self._own.items() if cell[0] in arms and cell[1].isdecimal()}
+        now = planned(data, {arm: arms[arm].overrides for arm, _ in runs})
+        ended = ((cell, each.record.run) for cell, each in runs.items() if each.attempts and each.attempts[-1].ended)
+        texts = {(arm, seed): changed(run.params, {**now[arm], SEED: int(seed)}) for (arm, seed), run in ended}
+        return {cell: text for cell, text in texts.items() if text}
+
+    def is_complete(self, arm: str, seed: str) -> bool:
+        """Whether a run has the result of what the study now says."""
+        run = self._own.get((arm, seed))
+        return run is not None and run.complete and (arm, seed) not in self.changed
 
     def computed(self) -> set[Key]:
         """Stages that complete runs of the last commit have left in DVC's cache."""
@@ -145,7 +161,8 @@ class Forecaster:
         return {
             self.sharing.key(stage, self.parameters[arm], int(seed))
             for (arm, seed), run in self._own.items()
-            if run.complete and commit is not None and run.record.run.commit == commit and arm in self.parameters
+            if arm in self.parameters and seed.isdecimal() and self.is_complete(arm, seed)
+            if commit is not None and run.record.run.commit == commit
             for stage in self.pipeline
         }
 
@@ -181,6 +198,11 @@ def forecast(path: Path, resolved: Resolved, machine: MachineConfig) -> StudyFor
         spent_s=spent * HOUR_S,
         runs=len(arms) * len(resolved.config.seeds),
         missing=len(missing),
+        changed=tuple(
+            f"{arm}/{seed} with {text}"
+            for (arm, seed), text in forecaster.changed.items()
+            if int(seed) in resolved.config.seeds
+        ),
         unknown=tuple(name for name, arm in arms.items() if arm.missing and arm.seconds is None),
         learnt_from={
             "runs": len(forecaster.used) - pilots,

@@ -18,6 +18,7 @@ from assay.errors import DataError
 from assay.files import write_bytes
 from assay.matrix.cells import METRICS
 from assay.matrix.study import StudyConfig
+from assay.matrix.submission import taken_over
 
 REGISTERED = "registered.json"
 
@@ -32,7 +33,7 @@ class Entry:
     rules: Mapping[str, Any]
     """What else a verdict depends on: metrics, correction, seeds."""
     results: int
-    """Runs that had left results by then."""
+    """Runs that had left results by then, those that DVC had queued aside: they are no arm's."""
     changes: tuple[str, ...]
     """What differs from the entry before, in words; empty for the first."""
     previous: str
@@ -108,7 +109,7 @@ def register(folder: Path, hypotheses: Mapping[str, Any], rules: Mapping[str, An
         "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "hypotheses": given,
         "rules": others,
-        "results": sum(1 for _ in folder.glob(f"*/*/{METRICS}")),
+        "results": len({path.parent for path in folder.glob(f"*/*/{METRICS}")} - {*taken_over(folder)}),
         "changes": changes,
         "previous": last.sha256 if last else "",
     }
