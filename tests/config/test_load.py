@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from assay.config import Bounds, Incidental, Problem, config_digest, json_schema, load, override, resolved
-from assay.config.load import build
+from assay.config.load import build, read
 from assay.errors import ConfigError
 
 
@@ -97,6 +97,13 @@ MISTAKES = {
     "model.kind=odd": r"model\.kind: got 'odd'; allowed: one of plain, fancy$",
     "model.dropout=maybe": r"model\.dropout: got 'maybe'; allowed: a number >= 0, < 1, or null$",
     "model.dropout=0.5": r"model\.dropout: got 0\.5; allowed: null with kind plain$",
+    f"seed={10**400}": r"seed: got a whole number of 1329 bits; allowed: 63 bits at most; write more as 1e20$",
+    f"seed={2**63}": r"seed: got a whole number of 64 bits; allowed: 63 bits at most; write more as 1e20$",
+    f"seed='{10**40}'": r"seed: got 10+; allowed: a whole number >= 0$",
+    f"rate={10**400}": r"rate: got a whole number of 1329 bits; allowed: 63 bits at most",
+    f"rate='{10**400}'": r"got a number as text that is too large; write it as a number, with an exponent$",
+    f"model.widths=[8,-{10**400}]": r"model\.widths\.1: got a whole number of 1329 bits; allowed: 63 bits at most",
+    f"folder=0x{'f' * 6000}": r"folder: got a whole number of 24000 bits; allowed: 63 bits at most",
     "model=3": r"model: got 3; allowed: a section with widths, kind, dropout; indent its keys below it$",
 }
 
@@ -127,6 +134,9 @@ def test_a_missing_key_is_named_with_what_it_may_hold(file):
         ("seed: 1\nseed: 2\n", "not valid YAML.*duplicate"),
         ("- 1\n", "got list; allowed: a mapping of sections"),
         ("", "got NoneType; allowed: a mapping"),
+        ("seed: " + "[" * 2000, "not valid YAML"),
+        ("model: &m {loop: *m}\n", r"model\.loop: got an alias of what it stands in; allowed: one of another value"),
+        ("span: &s [1, *s]\n", r"span\.1: got an alias of what it stands in; .* write it out$"),
     ],
 )
 def test_a_file_that_is_no_mapping_is_refused(content, message, file):
@@ -136,8 +146,13 @@ def test_a_file_that_is_no_mapping_is_refused(content, message, file):
 
 
 def test_a_missing_file_is_refused(tmp_path):
-    with pytest.raises(ConfigError, match=r"none\.yaml: no such file; give the path"):
-        load(Study, tmp_path / "none.yaml")
+    missing = tmp_path / "none.yaml"
+    with pytest.raises(ConfigError, match=r"none\.yaml: no such file; give the path of a parameter file, .* --params$"):
+        load(Study, missing)
+    with pytest.raises(ConfigError, match=r"none\.yaml: no such file; give the path of an existing file$"):
+        read(missing)
+    with pytest.raises(ConfigError, match=r"none\.yaml: no such file; say which$"):
+        read(missing, "say which")
 
 
 def test_overrides_replace_leaves_and_leave_the_original_alone():
@@ -149,6 +164,21 @@ def test_overrides_replace_leaves_and_leave_the_original_alone():
 def test_an_override_without_a_value_is_refused():
     with pytest.raises(ConfigError, match=r"a\.b: got no value; allowed: dotted\.key=value"):
         override({}, ["a.b"])
+
+
+@pytest.mark.parametrize("text", ["{a", "[" * 2000, "!!python/object:os.system a"])
+def test_an_override_that_is_no_yaml_is_refused_with_its_key(text):
+    with pytest.raises(ConfigError, match=r"^train\.steps: got '.*'; allowed: a YAML value; quote it$"):
+        override({}, [f"train.steps={text}"])
+
+
+def test_an_override_that_contains_itself_is_refused_with_its_key():
+    with pytest.raises(ConfigError, match=r"^model\.loop: got an alias of what it stands in"):
+        override({}, ["model=&m {loop: *m}"])
+
+
+def test_one_anchor_may_stand_in_several_places():
+    assert override({}, ["a=[&x [1, 2], *x, {b: *x}]"]) == {"a": [[1, 2], [1, 2], {"b": [1, 2]}]}
 
 
 def test_an_override_below_a_value_is_refused():

@@ -1,6 +1,7 @@
 """A small task with every feature the engine offers: dropout (global RNG), noise by key, two loss terms."""
 
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -8,9 +9,13 @@ import torch
 from torch import Tensor, nn
 
 from assay.config.load import build
+from assay.engine.checkpoint import CheckpointFolder
 from assay.engine.config import TrainConfig
+from assay.engine.log import TrainingLog
 from assay.engine.random import DataOrder, generator
+from assay.engine.stop import StopRequest
 from assay.engine.task import Evaluation, Model, Monitor
+from assay.engine.train import Trained, train
 
 BASE: dict[str, Any] = {
     "steps": 12,
@@ -73,6 +78,31 @@ class LineTask:
         x = self.x[:, None]
         error = (model(x) - torch.cat([2 * x + 1, -x], dim=1)).square().mean()
         return Evaluation({"loss": float(error)})
+
+
+class StopAt(StopRequest):
+    """A stop request that arrives after a number of looks: one before each step, one before each validation.
+
+    With a validation every 4 steps the looks are at 0 1 2 3 and (4), 4 5 6 7 and (8), 8 9 10 11 and (12).
+    """
+
+    def __init__(self, looks: int) -> None:
+        super().__init__()
+        self.looks = looks
+
+    @property
+    def requested(self) -> bool:
+        self.looks -= 1
+        return self.looks < 0
+
+    @requested.setter
+    def requested(self, value: bool) -> None:
+        pass
+
+
+def run(task, config, folder: Path, stop: StopRequest | None = None, seed: int = 0) -> Trained:
+    """Train, or go on, with checkpoints in a folder."""
+    return train(task, config, seed, CheckpointFolder(folder, "run"), TrainingLog(None), stop or StopRequest())
 
 
 @pytest.fixture

@@ -27,6 +27,22 @@ def test_tensors_and_document_come_back_as_they_were(tmp_path):
     assert document == {"step": 3, "rows": [{"loss": 0.1}], "worst": float("inf")}
 
 
+def test_rows_without_end_leave_the_header_of_a_checkpoint_small(tmp_path):
+    """safetensors reads no header of more than 100 MB."""
+    rows = [{"step": step, "loss": step / 7} for step in range(20_000)]
+    CheckpointFolder(tmp_path, "run").save(1, TENSORS, {"rows": rows})
+    tensors, document, _ = CheckpointFolder(tmp_path, "run").load()
+    assert document["rows"] == rows and tensors.keys() == TENSORS.keys()
+    content = next(tmp_path.glob("step-*")).read_bytes()
+    assert int.from_bytes(content[:8], "little") < 2000 < len(content) / 100
+
+
+def test_a_checkpoint_of_another_layout_is_refused(tmp_path):
+    write_tensors(tmp_path / "step-000000001.safetensors", TENSORS, {"identity": "run", "step": 1})
+    with pytest.raises(CheckpointError, match="not written by this version of assay; delete it and run the stage"):
+        CheckpointFolder(tmp_path, "run").load()
+
+
 @pytest.fixture(scope="module")
 def content(tmp_path_factory) -> bytes:
     path = tmp_path_factory.mktemp("checkpoint") / "file"

@@ -66,6 +66,44 @@ def test_every_rule_moves_downhill(name, make_config):
     assert 0 < float(parameter.detach()) < 3
 
 
+@pytest.mark.parametrize("name", ["adamw", "adam", "nadam", "radam", "sgd"])
+def test_a_first_step_that_loss_scaling_leaves_out_changes_nothing_of_the_next(name, make_config):
+    extra = {"betas": None, "momentum": 0.9} if name == "sgd" else {}
+    config = make_config(optimizer={"name": name, **extra})
+
+    def after(*gradients: float) -> torch.Tensor:
+        parameter = torch.nn.Parameter(torch.zeros(100_000))
+        optimizer, scaler = build_optimizer(config.optimizer, [parameter]), torch.amp.GradScaler("cpu")
+        used = [torch.full((100_000,), 1e6) for _ in range(8)]
+        del used  # memory that is not zero, as in any training
+        for gradient in gradients:
+            scaler.scale((parameter * gradient).sum()).backward()
+            scaler.step(optimizer)
+            scaler.update()
+            optimizer.zero_grad()
+        return parameter.detach()
+
+    assert torch.equal(after(1e38, 1.0), after(1.0))
+
+
+@pytest.mark.parametrize(("direction", "sign"), [("min", 1), ("max", -1)])
+@pytest.mark.parametrize("start", [1.0, -1.0, 0.0])
+def test_a_plateau_is_where_the_monitor_sees_no_improvement_however_small(direction, sign, start, make_config):
+    flat = dict.fromkeys(("warmup_fraction", "initial_division", "final_division"))
+    config = make_config(schedule={"name": "plateau", "plateau_factor": 0.5, "plateau_patience": 0, **flat})
+
+    def rate(values: list[float]) -> float:
+        optimizer = build_optimizer(config.optimizer, [torch.nn.Parameter(torch.zeros(1))])
+        schedule = build_schedule(config.schedule, optimizer, STEPS, direction)
+        for value in values:
+            schedule.step(value)
+        return optimizer.param_groups[0]["lr"]
+
+    improving = [start - sign * 1e-5 * step for step in range(4)]
+    assert rate(improving) == 0.01
+    assert rate([start] * 4) == rate(improving[::-1]) == 0.01 / 8
+
+
 @given(st.sampled_from(["onecycle", "cosine"]))
 def test_the_state_of_a_schedule_is_plain_json(name):
     config = ScheduleConfig(

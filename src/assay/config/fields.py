@@ -19,6 +19,9 @@ from typing import Annotated, Any, Literal, NamedTuple, Union, get_args, get_ori
 
 from assay.errors import ConfigError
 
+LARGEST = 2**63 - 1
+"""The largest whole number that torch and NumPy compute with."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Bounds:
@@ -37,9 +40,9 @@ class Bounds:
         return ", ".join(parts)
 
     def admits(self, number: float) -> bool:
-        """Whether a number is finite and inside the range."""
+        """Whether a number is finite, of 64 bits if it is whole, and inside the range."""
         return (
-            math.isfinite(number)
+            (abs(number) <= LARGEST if isinstance(number, int) else math.isfinite(number))
             and (self.ge is None or number >= self.ge)
             and (self.gt is None or number > self.gt)
             and (self.le is None or number <= self.le)

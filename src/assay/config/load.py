@@ -3,13 +3,14 @@
 import dataclasses
 import difflib
 import re
-from collections.abc import Hashable, Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from assay.config.direct import construct
 from assay.config.fields import (
+    LARGEST,
     Problem,
     alternatives,
     describe,
@@ -35,7 +36,7 @@ def load(config_class: type[C], path: Path, overrides: Sequence[str] = ()) -> C:
     Raises:
         ConfigError: one line per problem, each with file, dotted key, what was given and what is allowed.
     """
-    data = override(read(path), overrides)
+    data = override(read(path, "give the path of a parameter file, to a stage with --params"), overrides)
     try:
         return build(config_class, data)
     except ConfigError as error:
@@ -43,15 +44,21 @@ def load(config_class: type[C], path: Path, overrides: Sequence[str] = ()) -> C:
         raise ConfigError("\n".join(f"{path}: {line}" for line in lines)) from None
 
 
-def read(path: Path) -> dict[str, Any]:
-    """Read one YAML 1.2 mapping (so `3e-3` is a number and a repeated key is an error)."""
+def read(path: Path, remedy: str = "give the path of an existing file") -> dict[str, Any]:
+    """Read one YAML 1.2 mapping (so `3e-3` is a number and a repeated key is an error).
+
+    remedy: what to do if there is no such file.
+
+    Raises:
+        ConfigError: there is none, it cannot be read, is not valid YAML or no mapping, or a value contains itself.
+    """
     from ruamel.yaml import YAML
     from ruamel.yaml.error import YAMLError
 
     try:
         data = YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise ConfigError(f"{path}: no such file; give the path of a parameter file with --params") from None
+        raise ConfigError(f"{path}: no such file; {remedy}") from None
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: cannot be read ({error}); give a YAML text file") from None
     except (YAMLError, ValueError, RecursionError) as error:
@@ -59,17 +66,23 @@ def read(path: Path) -> dict[str, Any]:
         raise ConfigError(f"{path}: not valid YAML ({reason}); correct the file") from None
     if not isinstance(data, dict):
         raise ConfigError(f"{path}: got {type(data).__name__}; allowed: a mapping of sections; correct the file")
+    for key, value in data.items():
+        _refuse_loops(value, f"{path}: {key}")
     return data
 
 
 def override(data: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
-    """A copy of nested `data` with each `dotted.key=YAML value` put in place."""
+    """A copy of nested `data` with each `dotted.key=YAML value` put in place.
+
+    Raises:
+        ConfigError: there is no value, it is not valid YAML or contains itself, or its key is below another value.
+    """
     changes: dict[str, Any] = {}
     for text in overrides:
         key, sign, value = text.partition("=")
         if not sign:
             raise ConfigError(f"{text}: got no value; allowed: dotted.key=value; write --{text}=VALUE")
-        changes[key] = _scalar(value)
+        changes[key] = _value(key, value)
     return assign(data, changes)
 
 
@@ -89,6 +102,7 @@ def assign(data: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any
 
 def build(config_class: type[C], data: Mapping[str, Any]) -> C:
     """Turn a nested mapping into a config; raises ConfigError with one line per problem."""
+    _refuse(_size_problems(data))
     _refuse(_shape_problems(config_class, data))
     config = construct(config_class, data)
     if config is None:
@@ -109,6 +123,8 @@ def _parse(config_class: type[C], data: Mapping[str, Any]) -> C:
     except ArgumentError as error:
         _refuse([_type_problem(config_class, data, str(error))])
         raise
+    except OverflowError:
+        raise ConfigError("got a number as text that is too large; write it as a number, with an exponent") from None
     return config_class(**vars(parser.instantiate(namespace)))
 
 
@@ -138,6 +154,21 @@ def _refuse(problems: Iterator[Problem] | list[Problem]) -> None:
     lines = [str(problem) for problem in problems]
     if lines:
         raise ConfigError("\n".join(lines))
+
+
+def _size_problems(value: Any, key: str = "") -> Iterator[Problem]:
+    """Whole numbers that are too large, wherever they stand."""
+    if isinstance(value, int) and abs(value) > LARGEST:
+        yield Problem(key, f"a whole number of {value.bit_length()} bits", "63 bits at most", "write more as 1e20")
+    for name, part in _parts(value):
+        yield from _size_problems(part, f"{key}.{name}" if key else str(name))
+
+
+def _parts(value: Any) -> Iterable[tuple[Any, Any]]:
+    """The values in a mapping by their keys, those in a list by their places; none of anything else."""
+    if isinstance(value, Mapping):
+        return value.items()
+    return enumerate(value) if isinstance(value, list | tuple) else ()
 
 
 def _shape_problems(config_class: type, data: Any, prefix: str = "") -> Iterator[Problem]:
@@ -222,14 +253,24 @@ def _show(value: Any) -> str:
     return {"None": "null", "True": "true", "False": "false"}.get(text, text)
 
 
-def _scalar(text: str) -> Any:
+def _value(key: str, text: str) -> Any:
     from ruamel.yaml import YAML
     from ruamel.yaml.error import YAMLError
 
     try:
-        return YAML(typ="safe", pure=True).load(text) if text.strip() else None
-    except (YAMLError, ValueError):
-        raise ConfigError(f"{text}: not a YAML value; quote it") from None
+        value = YAML(typ="safe", pure=True).load(text) if text.strip() else None
+    except (YAMLError, ValueError, RecursionError):
+        raise ConfigError(f"{key}: got {text!r}; allowed: a YAML value; quote it") from None
+    _refuse_loops(value, key)
+    return value
+
+
+def _refuse_loops(value: Any, key: str, above: tuple[Any, ...] = ()) -> None:
+    """Raise ConfigError if a value contains itself, as an anchor of YAML can make it."""
+    if any(value is each for each in above):
+        raise ConfigError(f"{key}: got an alias of what it stands in; allowed: one of another value; write it out")
+    for name, part in _parts(value):
+        _refuse_loops(part, f"{key}.{name}", (*above, value))
 
 
 def _copy(data: Mapping[str, Any]) -> dict[str, Any]:

@@ -28,6 +28,9 @@ from assay.errors import CheckpointError
 from assay.files import write_bytes
 
 KEPT = 2
+DOCUMENT = "document"
+"""The tensor of a checkpoint that holds its document, as bytes: with the rows logged that may be more than a header of
+safetensors can be, which is 100 MB."""
 HEADER = "assay"
 """The key of the file's metadata that holds document and checksum."""
 LOCK = "lock"
@@ -43,7 +46,7 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], document: Mapping[s
     Raises:
         DataError: the disk is full or not writable; an older file of that name is left as it was.
     """
-    flat = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    flat = dict(_apart(tensors))
     content = json.dumps(document, sort_keys=True)
     header = json.dumps({"document": content, "sha256": _digest(flat, content)})
     write_bytes(path, format_tensors(flat, {HEADER: header}))  # one key: several come in any order, and so do the bytes
@@ -68,6 +71,16 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     return tensors, json.loads(metadata["document"])
 
 
+def _apart(tensors: Mapping[str, Tensor]) -> Iterator[tuple[str, Tensor]]:
+    """The same on the CPU, none in memory of another, which safetensors refuses: tied weights are written twice."""
+    held = set()
+    for name, tensor in tensors.items():
+        plain = tensor.detach().cpu().contiguous()
+        place = plain.untyped_storage().data_ptr()
+        yield name, plain.clone() if place in held else plain
+        held.add(place)
+
+
 def _metadata(raw: bytes) -> dict[str, str]:
     (length,) = struct.unpack("<Q", raw[:8])
     header = json.loads(raw[8 : 8 + length])
@@ -81,6 +94,13 @@ def _digest(tensors: Mapping[str, Tensor], content: str) -> str:
         total.update(f"{name}:{tensor.dtype}:{tuple(tensor.shape)}".encode())
         total.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
     return total.hexdigest()
+
+
+def _read_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    tensors, header = read_tensors(path)
+    if DOCUMENT not in tensors:
+        raise CheckpointError(f"{path}: not written by this version of assay; delete it and run the stage again")
+    return tensors, {**json.loads(tensors.pop(DOCUMENT).numpy().tobytes()), **header}
 
 
 class CheckpointFolder:
@@ -125,7 +145,8 @@ class CheckpointFolder:
         """Write the checkpoint of a step, then drop all but the newest two."""
         path = self.folder / f"step-{step:09d}.safetensors"
         with progress.phase("checkpoint", 1, unit="files"):
-            write_tensors(path, tensors, {**document, "identity": self.identity, "step": step})
+            content = torch.frombuffer(bytearray(json.dumps(document).encode()), dtype=torch.uint8)
+            write_tensors(path, {**tensors, DOCUMENT: content}, {"identity": self.identity, "step": step})
             for old in self._paths()[KEPT:]:
                 old.unlink(missing_ok=True)
 
@@ -138,7 +159,7 @@ class CheckpointFolder:
         damaged: list[str] = []
         for path in self._paths():
             try:
-                tensors, document = read_tensors(path)
+                tensors, document = _read_checkpoint(path)
             except CheckpointError as error:
                 damaged.append(str(error))
                 continue

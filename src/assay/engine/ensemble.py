@@ -1,8 +1,9 @@
 """One network, or K of one shape trained in one pass; open it when a member differs from its lone run.
 
-K members are stacked along a new first dimension of every parameter and run by `torch.func.vmap`. They see the same
-batches and differ in their initial weights. One member is not stacked: it costs nothing. Layers that change their
-buffers while training (batch norm) cannot be stacked. Several processes may share the training of a lone network.
+K members are stacked along a new first dimension of every tensor and run by `torch.func.vmap`. They see the same
+batches and differ in their initial weights, frozen ones too. One member is not stacked: it costs nothing. Layers that
+change their buffers while training (batch norm) cannot be stacked. Several processes may share the training of a lone
+network.
 """
 
 from collections.abc import Callable, Mapping
@@ -31,7 +32,9 @@ class Ensemble:
         }
         if self.size > 1:
             stacked, self.buffers = stack_module_state(members)
-            self.parameters = {name: nn.Parameter(stacked[name].detach().clone()) for name in self.parameters}
+            self.parameters = {name: nn.Parameter(stacked.pop(name).detach().clone()) for name in self.parameters}
+            self.buffers |= stacked  # what is left is frozen
+        self.sources = _sources(self.module)
 
     def loss(self, task: Task[Batch], batch: Batch, rng: torch.Generator) -> dict[str, Tensor]:
         """Unweighted loss terms, each (K,)."""
@@ -40,7 +43,7 @@ class Ensemble:
             return {name: term.reshape(1) for name, term in task.loss(network, batch, rng).items()}
 
         def lone(parameters: dict[str, Tensor], buffers: dict[str, Tensor]) -> dict[str, Tensor]:
-            return task.loss(_bind(self.module, parameters, buffers), batch, rng)
+            return task.loss(_bind(self.module, {**parameters, **buffers}), batch, rng)
 
         terms: dict[str, Tensor] = vmap(lone, randomness="same")(dict(self.parameters), self.buffers)
         return terms
@@ -66,16 +69,17 @@ class Ensemble:
         if self.size == 1:
             norm: Tensor = nn.utils.clip_grad_norm_(list(self.parameters.values()), max_norm)
             return norm.reshape(1)
-        norms: Tensor = torch.stack([g.flatten(1).norm(dim=1) for g in gradients]).norm(dim=0)
+        norms: Tensor = torch.stack([g.reshape(self.size, -1).norm(dim=1) for g in gradients]).norm(dim=0)
         factors = (max_norm / (norms + 1e-6)).clamp(max=1.0)
         for gradient in gradients:
             gradient.mul_(factors.reshape(-1, *[1] * (gradient.dim() - 1)))
         return norms
 
     def state(self) -> dict[str, Tensor]:
-        """Every trained tensor and buffer, each (K, ...), sharing memory with the networks."""
+        """Every parameter and kept buffer, each (K, ...), sharing memory with the networks."""
         if self.size > 1:
-            return {**{name: p.detach() for name, p in self.parameters.items()}, **self.buffers}
+            tensors = {**self.parameters, **self.buffers}
+            return {name: tensors[source].detach() for name, source in self.sources.items()}
         return {name: tensor.detach().unsqueeze(0) for name, tensor in self.module.state_dict().items()}
 
     def load(self, state: Mapping[str, Tensor]) -> None:
@@ -89,11 +93,19 @@ class Ensemble:
     def member(self, index: int, state: Mapping[str, Tensor] | None = None) -> Model:
         """Member `index` as a callable, with the ensemble's own weights or those of `state`."""
         source = self.state() if state is None else state
-        return _bind(self.module, {name: tensor[index] for name, tensor in source.items()}, {})
+        return _bind(self.module, {name: tensor[index] for name, tensor in source.items()}, every_name=True)
 
 
-def _bind(module: nn.Module, parameters: dict[str, Tensor], buffers: dict[str, Tensor]) -> Callable[..., Any]:
+def _sources(module: nn.Module) -> dict[str, str]:
+    """Every name in the module's state -> the first name of that tensor, which is another where weights are tied."""
+    first: dict[int, str] = {}
+    return {name: first.setdefault(id(tensor), name) for name, tensor in module.state_dict(keep_vars=True).items()}
+
+
+def _bind(module: nn.Module, tensors: dict[str, Tensor], every_name: bool = False) -> Callable[..., Any]:
+    """The module with these tensors; unless tied ones are given under every name, they follow the one that is given."""
+
     def call(*inputs: Any) -> Any:
-        return functional_call(module, (parameters, buffers), inputs)
+        return functional_call(module, tensors, inputs, tie_weights=not every_name)
 
     return call

@@ -15,10 +15,11 @@ Scheduler = lr_scheduler.LRScheduler
 
 
 def build_optimizer(config: OptimizerConfig, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
-    """The update rule over `parameters`; fused where torch has a fused kernel."""
+    """The update rule over `parameters`; fused where torch has a fused kernel that can leave a step out."""
     common: dict[str, Any] = {"lr": config.lr, "weight_decay": config.weight_decay}
     if config.name == "sgd":
-        return torch.optim.SGD(parameters, momentum=config.momentum or 0.0, fused=True, **common)
+        # Not fused: if loss scaling leaves the first step out, the fused kernel keeps a momentum of unset memory.
+        return torch.optim.SGD(parameters, momentum=config.momentum or 0.0, **common)
     common["betas"] = config.betas
     if config.name == "nadam":
         return torch.optim.NAdam(parameters, **common)
@@ -32,7 +33,13 @@ def build_schedule(config: ScheduleConfig, optimizer: torch.optim.Optimizer, ste
     """The learning rate over `steps`; `mode` ("min" or "max") is the monitor's direction, for the plateau."""
     if config.name == "plateau":
         factor, patience = config.plateau_factor or 0.1, config.plateau_patience or 0
-        return lr_scheduler.ReduceLROnPlateau(optimizer, mode=mode, factor=factor, patience=patience)  # type: ignore[arg-type]
+        return lr_scheduler.ReduceLROnPlateau(  # threshold 0: it improves where `Monitor.better` says so
+            optimizer,
+            mode=mode,  # type: ignore[arg-type]
+            factor=factor,
+            patience=patience,
+            threshold=0.0,
+        )
     if config.name == "constant":
         return lr_scheduler.LambdaLR(optimizer, lambda _: 1.0)
     warmup, first, last = config.warmup_fraction, config.initial_division, config.final_division

@@ -1,4 +1,8 @@
-"""Device, number format and compilation; open it when a GPU behaves unlike a CPU."""
+"""Device, number format and compilation; open it when a GPU behaves unlike a CPU.
+
+Only networks and losses run in the short formats. Batches are drawn outside of them, so data are the same in every
+format; so is what a task makes of a network's outputs in validation, which reach it as float32.
+"""
 
 import sys
 from collections.abc import Callable
@@ -6,8 +10,11 @@ from contextlib import AbstractContextManager
 from typing import Any, Literal
 
 import torch
+from torch import Tensor
+from torch.utils._pytree import tree_map_only
 
 from assay.engine.config import TrainConfig
+from assay.engine.task import Model
 from assay.errors import ConfigError
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -41,6 +48,19 @@ class Precision:
     def autocast(self) -> AbstractContextManager[Any]:
         """Context in which forward passes run in the chosen format."""
         return torch.autocast(self.device.type, self.dtype, enabled=self.dtype is not torch.float32)
+
+    def network(self, model: Model) -> Model:
+        """The network alone in the chosen format, for a task that judges it: what it gives in that is made float32."""
+
+        def call(*inputs: Any) -> Any:
+            with self.autocast():
+                outputs = model(*inputs)
+            return tree_map_only(Tensor, self._exact, outputs)
+
+        return call
+
+    def _exact(self, tensor: Tensor) -> Tensor:
+        return tensor.float() if tensor.dtype is self.dtype else tensor
 
 
 class Compiled:

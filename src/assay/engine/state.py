@@ -38,7 +38,7 @@ class TrainState:
         members = build_members(task, seed, config.ensemble_size, device)
         if group.world > 1:
             share_batch_norms(members[0], group)
-            torch.manual_seed(derive(seed, "rank", group.rank))  # what layers draw, such as dropout's masks
+        torch.manual_seed(derive(seed, "layers", *group.key))  # what layers draw, such as dropout's masks
         self.ensemble = Ensemble(members)
         self.optimizer = build_optimizer(config.optimizer, self.ensemble.parameters.values())
         steps = config.total_steps(task.samples_per_epoch)
@@ -125,9 +125,9 @@ class TrainState:
         """
         refuse_another_group(document, self.group)
         self.ensemble.load(_group(tensors, "model", self.device))
-        self.best = _group(tensors, "best", self.device)
+        _copy(_group(tensors, "best", self.device), self.best)
         if self.average is not None:
-            self.average = _group(tensors, "average", self.device)
+            _copy(_group(tensors, "average", self.device), self.average)
         self._restore_optimizer(_group(tensors, "optimizer", torch.device("cpu")), document["optimizer"])
         self.schedule.load_state_dict(document["schedule"])
         self.precision.scaler.load_state_dict(document["scaler"])
@@ -186,6 +186,12 @@ def _of_rank(name: str, rank: int) -> str:
 def clone(state: Mapping[str, Tensor]) -> TensorDict:
     """A copy that shares no memory."""
     return {name: tensor.clone() for name, tensor in state.items()}
+
+
+def _copy(saved: Mapping[str, Tensor], own: TensorDict) -> None:
+    """Fill tensors that keep their memory layout: the last bits of a convolution depend on that of its weights."""
+    for name, tensor in own.items():
+        tensor.copy_(saved[name])
 
 
 def _group(tensors: Mapping[str, Tensor], group: str, device: torch.device) -> TensorDict:

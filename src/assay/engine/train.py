@@ -94,12 +94,12 @@ def train(  # noqa: PLR0913 - one run: what is trained, how, from where to where
             state.step += 1
             state.update_average()
 
-            if state.step % config.log_every == 0 or state.step == total:
+            due = validation_due(state, total)
+            if due or state.step % config.log_every == 0:  # patience ends at a validation: the last step is logged
                 health.check()
                 state.row().update({f"train/{name}": value for name, value in averaged(terms, group).items()})
                 state.row()["train/lr"] = state.optimizer.param_groups[0]["lr"]
-            if validation_due(state, total):
-                health.check()
+            if due:
                 put_off = not validated(state, task, stop)
             row = state.rows[-1] if state.rows[-1]["step"] == state.step else {}
             if row:
@@ -167,9 +167,10 @@ def backpropagate(
     parts: list[dict[str, Tensor]] = []
     for micro in range(state.config.accumulate):
         rng = generator(seed, "loss", state.step, micro, *state.group.key, device=state.device)
+        batch = next(batches)
         with state.ensemble.exchange(micro == state.config.accumulate - 1):
             with state.precision.autocast():
-                terms = loss(task, next(batches), rng)
+                terms = loss(task, batch, rng)
                 total = weigh(terms, task.weights)
             scaled: Tensor = state.precision.scaler.scale(total.sum() / state.config.accumulate)
             torch.autograd.backward(scaled)
@@ -192,9 +193,10 @@ def validate(state: TrainState, task: Task[Batch]) -> Row:
     begun = time.monotonic()
     state.ensemble.module.eval()
     members, weights, results = state.ensemble.size, state.evaluated(), []
-    with torch.no_grad(), state.precision.autocast(), progress.phase("validate", members, unit="members") as judged:
+    with torch.no_grad(), progress.phase("validate", members, unit="members") as judged:
         for k in range(members):
-            metrics = task.evaluate(state.ensemble.member(k, weights)).metrics if state.group.leads else None
+            member = state.precision.network(state.ensemble.member(k, weights))
+            metrics = task.evaluate(member).metrics if state.group.leads else None
             results.append(from_leader(metrics, state.group))
             judged.advance()
     state.ensemble.module.train()

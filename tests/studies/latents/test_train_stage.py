@@ -15,8 +15,10 @@ from assay.config.load import resolved
 from assay.engine import precision
 from assay.engine.checkpoint import read_tensors, write_tensors
 from assay.engine.precision import Compiled
+from assay.engine.task import Evaluation
 from assay.errors import CheckpointError, DataError
 from assay.studies.latents import train
+from assay.studies.latents.task import LatentsTask
 from assay.studies.latents.trained import load_trained, untrained
 
 CPU = torch.device("cpu")
@@ -76,6 +78,15 @@ def test_metrics_have_the_budget_and_every_term_apart(with_data):
     total = found["train_evolve"] + found["train_reconstruction"] + 0.1 * found["train_encoder_l1"]
     assert found["train_loss"] == pytest.approx(total, rel=1e-5)
     assert found["validation_mse"] > 0
+
+
+def test_metrics_of_an_early_stop_do_not_depend_on_how_often_losses_are_logged(with_data, monkeypatch):
+    monkeypatch.setattr(LatentsTask, "evaluate", lambda *_: Evaluation({"mse": 1.0}))
+    found = []
+    for log_every in (1, 1000):
+        train.run(with_data("train.patience=1", f"train.log_every={log_every}"))
+        found.append(metrics())
+    assert found[0] == found[1] and found[0]["steps"] == 2 and found[0]["train_loss"] > 0
 
 
 def test_members_of_an_ensemble_differ_and_are_all_kept(with_data):

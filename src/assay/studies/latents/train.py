@@ -44,11 +44,10 @@ def run(params: Params, out: Path = OUT) -> None:
 
 def metrics(trained: Trained) -> dict[str, float]:
     """The budget spent, the validation error (mean over members) of the kept weights, and the last losses by term."""
-    last = next(row for row in reversed(trained.rows) if "train/loss" in row)
     return {
         "validation_mse": sum(trained.best_value) / len(trained.best_value),
         "steps": trained.steps,
         "samples": trained.samples,
         "epochs": trained.epochs,
-        **{name.replace("/", "_"): value for name, value in last.items() if name.startswith("train/")},
+        **{name.replace("/", "_"): value for name, value in trained.rows[-1].items() if name.startswith("train/")},
     }
