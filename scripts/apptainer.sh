@@ -62,7 +62,9 @@ find_root() {
 }
 
 prepare() {
-  git archive HEAD apptainer.def pyproject.toml requirements scripts src | tar -x -C "$1"
+  # Whatever the umask and git's own: modes are a part of the image, and everybody must be able to read it.
+  git -c tar.umask=0022 archive HEAD apptainer.def pyproject.toml requirements scripts src |
+    (umask 022 && tar -x -C "$1")
   local wheelhouse=${WHEELHOUSE:-.wheelhouse} base
   options=(--build-arg "TORCH=$torch" --build-arg "COMMIT=$commit" --build-arg "LOCK=sha256:$lock")
   find_root
@@ -75,6 +77,7 @@ prepare() {
     options+=(--build-arg "DIGEST=$digest")
   else
     base=${BASE_IMAGE:-$(sed -n 's/^ARG BASE_IMAGE=//p' Dockerfile)}
+    [[ -n $base ]] || refuse "Dockerfile: got no line ARG BASE_IMAGE=NAME; allowed: one, or BASE_IMAGE=NAME; give one"
     image=$base
     has_kind "$image" || image=docker:$image
     if [[ -d $wheelhouse ]]; then

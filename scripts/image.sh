@@ -9,15 +9,19 @@ set -euo pipefail
 
 readonly opt=/opt/assay
 export PYTHONDONTWRITEBYTECODE=1 # what Python compiles by itself, as it starts, holds times
+umask 022
 cd -- "$opt"
 
 refuse() { printf 'image: %s\n' "$*" >&2 && exit 2; }
 
+# Everybody may read it, whatever the modes of the files that it was given.
+#
 # 1980 is the first year that a zip file can name. A hash instead of a time: nobody changes a file of an image. Packages
 # bring files for other versions of Python too, which do not compile here.
 finish() {
   find "$1" -name __pycache__ -prune -exec rm -rf {} +
   PYTHONHASHSEED=0 "$opt/env/bin/python" -m compileall -qq -f -j 0 --invalidation-mode unchecked-hash "$1" || true
+  chmod -R u=rwX,go=rX "$1"
   find "$1" -exec touch -h -d '1980-01-01 00:00:00 UTC' {} +
 }
 

@@ -8,7 +8,7 @@
 set -euo pipefail
 
 root=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.." && pwd)
-demo=${1:-$(mktemp -d "${TMPDIR:-/tmp}/assay-study-XXXXXX")}
+demo=$(realpath -m -- "${1:-$(mktemp -d "${TMPDIR:-/tmp}/assay-study-XXXXXX")}")
 export PATH="$root/.venv/bin:$PATH" PYTHONDONTWRITEBYTECODE=1 OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}
 export GIT_AUTHOR_NAME=assay GIT_AUTHOR_EMAIL=assay@localhost GIT_COMMITTER_NAME=assay GIT_COMMITTER_EMAIL=assay@localhost
 

@@ -1,6 +1,7 @@
 """The command line as a person meets it: verbs, exit codes, one-line refusals, quick starts."""
 
 import json
+import os
 import statistics
 import subprocess
 import sys
@@ -166,9 +167,36 @@ def test_results_are_shown_as_tables_and_as_json(tmp_path, capsys):
     assert json.loads(capsys.readouterr().out)["train"]["metrics"]["steps"] == 10
 
 
+def test_numbers_that_are_none_are_null_in_json(tmp_path, capsys):
+    def refuse(word):
+        raise AssertionError(word)
+
+    (tmp_path / "train").mkdir()
+    (tmp_path / "train" / "metrics.json").write_text('{"loss": NaN, "best": [Infinity, 1.5]}')
+    assert main(["results", str(tmp_path), "--json"]) == 0
+    metrics = json.loads(capsys.readouterr().out, parse_constant=refuse)["train"]["metrics"]
+    assert metrics == {"loss": None, "best": [None, 1.5]}
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "utf-8"])
+def test_what_a_terminal_has_no_letters_for_is_shown_escaped(encoding, tmp_path):
+    (tmp_path / "train").mkdir()
+    name = "pää→" + os.fsdecode(b"\xff")
+    (tmp_path / "train" / "summary.csv").write_bytes(b"estimator,mae\np\xc3\xa4\xc3\xa4\xe2\x86\x92,1\n")
+    (tmp_path / name).write_text("{")
+    variables = {**os.environ, "PYTHONIOENCODING": encoding}
+    for words, code in ((["results", str(tmp_path)], 0), (["check", "asl", name], 2)):
+        command = [sys.executable, "-m", "assay", *words]
+        done = subprocess.run(command, cwd=tmp_path, env=variables, capture_output=True, check=False)
+        said = (done.stdout + done.stderr).decode(encoding)
+        assert done.returncode == code and "Traceback" not in said
+        assert ("→" if encoding == "utf-8" else "\\u2192") in said
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
+        (["exec", "--run", "", "--", "true"], "assay exec: argument --run: got an empty name; allowed: a folder, e.g."),
         (["stage", "asl"], "assay stage: the following arguments are required: STAGE; see assay stage --help"),
         (["exec", "--deadline", "x", "--", "true"], "assay exec: argument --deadline: invalid float value: 'x'"),
         (["bogus"], "assay: argument VERB: invalid choice: 'bogus' (choose from"),

@@ -1,5 +1,6 @@
 """Entry point of `assay` and `python -m assay`: runs a verb, turns errors into one line and an exit code."""
 
+import io
 import os
 import sys
 from typing import NoReturn
@@ -19,6 +20,7 @@ def main(arguments: list[str] | None = None) -> int:
     # cores (0.163 s against 0.060 s).
     if "OMP_WAIT_POLICY" not in os.environ:
         os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+    _mend_streams()
     from assay.cli import run
 
     given = sys.argv[1:] if arguments is None else arguments
@@ -34,6 +36,19 @@ def main(arguments: list[str] | None = None) -> int:
     else:
         tell(code)
     return code
+
+
+def _mend_streams() -> None:
+    """Standard streams that the caller has closed lead nowhere; what a terminal's encoding lacks is shown escaped."""
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)  # as this number, the lowest that is not open
+            setattr(sys, name, os.fdopen(number, "r" if number == 0 else "w", closefd=False))
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def _nobody(code: int, error: str | None = None, kind: str | None = None) -> None:

@@ -152,13 +152,20 @@ def _add_exec(verb: argparse.ArgumentParser) -> None:
       assay exec --run runs/asl/baseline/0 --deadline 21600 -- dvc repro
       assay exec --stall-after 900 -- ./any-script.sh
     """
-    verb.add_argument("--run", metavar="DIR", type=Path, help="the run's folder; default: a new one")
+    verb.add_argument("--run", metavar="DIR", type=_named_folder, help="the run's folder; default: a new one")
     verb.add_argument("--deadline", metavar="SECONDS", type=float, help="how long the command may take")
     verb.add_argument("--stall-after", metavar="SECONDS", type=float, help="how long any phase may be silent")
     verb.add_argument("--grace", metavar="SECONDS", type=float, help="from a request to stop to its enforcement")
     verb.add_argument("--machine", metavar="FILE", type=Path, help="a machine file, e.g. machines/local.yaml")
     verb.add_argument("command", metavar="-- COMMAND", nargs=argparse.REMAINDER, help="what to run, after --")
     verb.set_defaults(call=execute)
+
+
+def _named_folder(text: str) -> Path:
+    """An empty name would be the current folder."""
+    if not text:
+        raise argparse.ArgumentTypeError("got an empty name; allowed: a folder, e.g. runs/asl/baseline/0; name one")
+    return Path(text)
 
 
 def _add_verify(verb: argparse.ArgumentParser) -> None:
@@ -249,10 +256,11 @@ def schema(parsed: argparse.Namespace, rest: list[str]) -> int:
 def results(parsed: argparse.Namespace, rest: list[str]) -> int:
     """Print what the stages found."""
     from assay.reports.tables import collect, show
+    from assay.runs.record import finite
 
     found = collect(parsed.folder)
     if parsed.json:
-        print(json.dumps(found, indent=2))
+        print(json.dumps(finite(found), indent=2, allow_nan=False))
     else:
         show(found)
     return 0

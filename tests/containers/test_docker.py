@@ -9,16 +9,22 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from docker.errors import NotFound
+from docker.errors import APIError, ImageNotFound, NotFound, NullResource
 
 from assay.containers import Bind, container_of
 from assay.containers.config import ContainerConfig
-from assay.containers.daemon import DaemonLostError, _copy, is_remote, run
+from assay.containers.daemon import DaemonError, DaemonLostError, _copy, find_image, is_remote, run
 from assay.containers.docker import described, gpu_request, identity, main, parse
 from assay.containers.host import FORWARDED_SIGNALS
+from assay.errors import DataError
 from assay.progress import UNFINISHED
 
 IMAGE = "sha256:abc"
+
+
+def answered(status: int, explanation: str) -> APIError:
+    """What the SDK makes of an answer of the daemon."""
+    return APIError("refused", SimpleNamespace(status_code=status, url="", reason=""), explanation)
 
 
 def request(folder: Path, *, command=("true",), config=None, **options):
@@ -100,6 +106,47 @@ def test_a_daemon_that_is_down_is_one_line_and_exit_code_2(tmp_path, capsys):
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith(f"assay: container.host: no Docker daemon answers at {nowhere} (No such file or directory)")
     assert "systemctl start docker" in line
+
+
+class Refusing:
+    """A daemon that answers a question for an image with an error."""
+
+    def __init__(self, error: Exception) -> None:
+        self.error = error
+
+    def inspect_image(self, name: str) -> dict[str, str]:
+        raise self.error
+
+
+@pytest.mark.parametrize(
+    ("name", "error", "message"),
+    [
+        (
+            "none:1",
+            ImageNotFound("No such image"),
+            "got none:1, which the Docker daemon does not have; do: make docker",
+        ),
+        (
+            "",
+            NullResource("Resource ID was not provided"),
+            r"got '' \(Docker says: Resource ID was not provided\); allowed",
+        ),
+        (
+            "Assay:CPU",
+            answered(400, "must be lowercase"),
+            r"got 'Assay:CPU' \(Docker says: must be lowercase\); allowed",
+        ),
+    ],
+)
+def test_an_image_that_is_none_is_one_line_that_names_the_key(name, error, message):
+    with pytest.raises(DataError, match=f"^container.image: {message}"):
+        find_image(Refusing(error), name)
+
+
+@pytest.mark.parametrize("error", [answered(500, "no space"), ConnectionError("went away")])
+def test_a_daemon_that_fails_over_an_image_is_one_line(error):
+    with pytest.raises(DaemonError, match=r"^docker: assay:cpu: the daemon failed \((no space|went away)\); try again"):
+        find_image(Refusing(error), "assay:cpu")
 
 
 def test_a_container_is_listened_to_also_where_nothing_it_says_can_be_kept(monkeypatch):

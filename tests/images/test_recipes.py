@@ -43,7 +43,7 @@ def repository(tmp_path) -> Path:
 def prepare(repository, tmp_path) -> Callable[..., tuple[list[str], str, Path]]:
     """Options of `apptainer build`, what was said, and the folder of files."""
 
-    def prepared(code: int = 0, **variables: str) -> tuple[list[str], str, Path]:
+    def prepared(code: int = 0, umask: int = -1, **variables: str) -> tuple[list[str], str, Path]:
         context = tmp_path / "context"
         context.mkdir()
         done = subprocess.run(
@@ -52,6 +52,7 @@ def prepare(repository, tmp_path) -> Callable[..., tuple[list[str], str, Path]]:
             capture_output=True,
             text=True,
             check=False,
+            umask=umask,
         )
         assert done.returncode == code, done.stderr
         return done.stdout.splitlines(), done.stderr, context
@@ -129,6 +130,22 @@ def test_wheels_are_taken_if_they_are_there(prepare, repository):
     assert "out of .wheelhouse, without a network" in said
     assert "WHEELHOUSE=.wheelhouse" in options
     assert (context / ".wheelhouse/some.whl").read_text() == "wheel"
+
+
+@pytest.mark.parametrize("umask", [0o077, 0o000])
+@pytest.mark.parametrize("gits", ["0002", "user"])
+def test_everybody_may_read_the_files_whatever_the_umask(prepare, repository, umask, gits):
+    subprocess.run(["git", "config", "tar.umask", gits], cwd=repository, check=True)
+    _, _, context = prepare(umask=umask)
+    modes = {str(path.relative_to(context)): path.stat().st_mode & 0o777 for path in context.rglob("*")}
+    assert {modes[name] for name in ("src", "src/assay", "scripts", "scripts/install.sh")} == {0o755}
+    assert {modes[name] for name in ("pyproject.toml", "src/assay/__init__.py")} == {0o644}
+    assert set(modes.values()) == {0o755, 0o644}
+
+
+def test_a_dockerfile_without_a_base_needs_one_given(prepare, repository):
+    (repository / "Dockerfile").write_text("FROM some/base:1\n")
+    assert "Dockerfile: got no line ARG BASE_IMAGE=NAME; allowed: one, or BASE_IMAGE=NAME" in prepare(2)[1]
 
 
 def test_an_archive_brings_its_own_digest(prepare, tmp_path):

@@ -1,5 +1,6 @@
 """What gets into an image: the last commit, the wheels, and nothing else of the working tree."""
 
+import os
 import subprocess
 from pathlib import Path
 
@@ -54,6 +55,38 @@ def test_changes_that_the_image_will_not_have_are_named(repository):
 def test_the_base_is_the_dockerfiles_unless_another_is_given(repository):
     assert source(repository).base == "some/base:1"
     assert source(repository, base="other:2").base == "other:2"
+
+
+def test_a_dockerfile_without_a_base_of_that_name_needs_one_given(repository):
+    (repository / "Dockerfile").write_text("FROM some/base:1\n")
+    commit(repository)
+    with pytest.raises(
+        ConfigError, match=r"Dockerfile: got no line ARG BASE_IMAGE=NAME; allowed: .*; give --base-image"
+    ):
+        source(repository)
+    assert source(repository, base="other:2").base == "other:2"
+
+
+def test_the_first_base_of_several_counts(repository):
+    (repository / "Dockerfile").write_text("ARG BASE_IMAGE=some/base:1\nARG BASE_IMAGE=other:2\n")
+    commit(repository)
+    assert source(repository).base == "some/base:1"
+
+
+@pytest.mark.parametrize("gits", ["0002", "user"])
+def test_everybody_may_read_it_whatever_the_umask(repository, gits):
+    (repository / "scripts/run.sh").write_text("#!/bin/sh\n")
+    (repository / "scripts/run.sh").chmod(0o755)
+    commit(repository)
+    subprocess.run(["git", "config", "tar.umask", gits], cwd=repository, check=True)
+    before = os.umask(0o077)
+    try:
+        with source(repository).context() as context:
+            modes = {str(path.relative_to(context)): path.stat().st_mode & 0o777 for path in context.rglob("*")}
+    finally:
+        os.umask(before)
+    assert {modes.pop(name) for name in ("src", "requirements", "scripts", "scripts/run.sh")} == {0o755}
+    assert set(modes.values()) == {0o644}
 
 
 def test_another_lock_has_another_digest(repository):

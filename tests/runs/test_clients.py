@@ -3,6 +3,7 @@
 import json
 import math
 import socket
+import time
 from collections.abc import Iterator
 from contextlib import closing
 
@@ -135,6 +136,13 @@ def test_the_time_to_the_next_step_is_that_of_the_phase_that_runs(speaker):
     assert speaker.client.step_s() == 0
     speaker.says("step", phase="train").says("phase", phase="checkpoint")
     assert speaker.client.step_s() == 1
+
+
+def test_a_clock_that_is_set_back_or_forth_changes_no_duration(speaker, monkeypatch):
+    now = time.time()
+    for shift in (-86400, 86400):
+        monkeypatch.setattr(time, "time", lambda shift=shift: now + shift)
+        assert 0 <= speaker.client.elapsed_s() < 60
 
 
 def test_a_pass_without_steps_measures_its_phase(speaker):

@@ -62,5 +62,25 @@ def test_a_lock_of_a_living_process_stays(lock, tmp_path, mode):
     assert lock.exists()
 
 
+@pytest.mark.parametrize("way", [["-m", "dvc"], ["-m", "dvc.cli.start"], ["-c", "import dvc.cli.start"]])
+def test_a_lock_of_a_dvc_that_was_started_through_python_stays(lock, tmp_path, way):
+    """It notes the file of its module, or "-c", which its command line has not."""
+    package = tmp_path / "site packages/dvc"
+    (package / "cli").mkdir(parents=True)
+    says = "import sys; print(' '.join(sys.argv), flush=True); " + WAITS
+    for name in ("__init__.py", "cli/__init__.py"):
+        (package / name).touch()
+    for name in ("__main__.py", "cli/start.py"):
+        (package / name).write_text(says)
+    command = [sys.executable, *way, "repro", "--force"]
+    with subprocess.Popen(command, cwd=package.parent, stdout=subprocess.PIPE, text=True) as process:
+        lock.write_text(noted(process.pid, process.stdout.readline().strip(), "write"))
+        dropped = drop_dead_lock(tmp_path)
+        lock.write_text(noted(process.pid, f"{package}/__main__.py repro", "write"))
+        dropped_of_another = drop_dead_lock(tmp_path)
+        process.kill()
+    assert (dropped, dropped_of_another) == (False, True)
+
+
 def test_without_a_lock_there_is_nothing_to_do(tmp_path):
     assert not drop_dead_lock(tmp_path)

@@ -3,10 +3,15 @@
 import json
 import os
 import signal
+import subprocess
 import sys
+import tempfile
+import textwrap
 import time
 
 import pytest
+
+from assay.runs import local_memory
 
 PYTHON = sys.executable
 STAGE = """
@@ -349,3 +354,81 @@ def test_a_program_that_started_another_may_be_silent_while_that_one_speaks(supe
     )
     assert supervised.run("--stall-after", "2", command=[PYTHON, parent])[0] == 0
     assert len(supervised.attempt()["tries"]) == 1
+
+
+@pytest.mark.parametrize("failing", ["kill_tree", "_collect", "remove_local_memory"])
+def test_a_guardian_that_cannot_clear_up_ends_with_the_supervisors_code(failing):
+    code = f"""
+        import sys
+        from assay.runs import guardian
+
+        def fails(*_):
+            raise FileNotFoundError("no usable temporary directory")
+
+        guardian.{failing} = fails
+        guardian.guard()
+        sys.exit(75)
+        """
+    done = subprocess.run([PYTHON, "-c", textwrap.dedent(code)], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (75, "")
+
+
+def test_local_memory_is_cleared_where_no_disk_has_room_for_more(tmp_path, monkeypatch):
+    def full():
+        raise FileNotFoundError("no usable temporary directory")
+
+    monkeypatch.setattr(local_memory, "SHARED_MEMORY", tmp_path)
+    monkeypatch.setattr(tempfile, "gettempdir", full)
+    made = local_memory.make_local_memory(4711)
+    local_memory.remove_local_memory(4711)
+    assert not made.exists()
+
+
+@pytest.mark.parametrize("closed", [(0,), (1,), (2,), (0, 1, 2)])
+def test_a_stream_that_the_caller_has_closed_leads_nowhere(supervised, closed):
+    redirections = " ".join(f"{number}{'<' if number == 0 else '>'}&-" for number in closed)
+    inner = "ls -l /proc/self/fd; cat; echo done; echo done >&2"
+    command = f"exec {PYTHON} -m assay exec --run run -- sh -c '{inner}' {redirections}"
+    environment = supervised.environment
+    shell = {"shell": True, "cwd": supervised.folder, "env": environment, "stdin": subprocess.DEVNULL}
+    done = subprocess.run(command, **shell, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "Traceback" not in done.stderr
+    assert [line.split()[-1] for line in supervised.log().splitlines()].count("done") == 2
+    assert " 0 -> /dev/null" in supervised.log()
+    assert bool(done.stdout) == (1 not in closed)
+    assert bool(done.stderr) == (2 not in closed)
+
+
+def test_a_folder_of_checkpoints_that_is_the_commands_own_stays(supervised):
+    assert (
+        supervised.run(command=["sh", "-c", "mkdir -p run/checkpoints/mine; echo x > run/checkpoints/best.pt"])[0] == 0
+    )
+    assert sorted(path.name for path in (supervised.folder / "run/checkpoints").iterdir()) == ["best.pt", "mine"]
+
+
+def described(supervised) -> dict:
+    return json.loads((supervised.folder / "run/run.json").read_text())
+
+
+def describe_anew(supervised, **changes) -> None:
+    """As if an earlier attempt had found more out."""
+    (supervised.folder / "run/run.json").write_text(json.dumps({**described(supervised), **changes}))
+
+
+def test_a_second_attempt_at_the_same_keeps_what_the_first_found_out(supervised):
+    (supervised.folder / "params.yaml").write_text("lr: 1")
+    supervised.run(command=["true"])
+    describe_anew(supervised, identity="abc", disk={"train": 7}, lock="old")
+    supervised.run(command=["true"])
+    assert (described(supervised)["identity"], described(supervised)["disk"]) == ("abc", {"train": 7})
+    assert described(supervised)["lock"] is None
+
+
+@pytest.mark.parametrize("before", [{"params": {"lr": 2}}, {"commit": "0123"}, {"dirty": True}])
+def test_a_second_attempt_at_something_else_does_not(supervised, before):
+    (supervised.folder / "params.yaml").write_text("lr: 1")
+    supervised.run(command=["true"])
+    describe_anew(supervised, identity="abc", disk={"train": 7}, **before)
+    supervised.run(command=["true"])
+    assert (described(supervised)["identity"], described(supervised)["disk"]) == (None, {})

@@ -7,11 +7,13 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 
+from assay.engine.checkpoint import CheckpointFolder
 from assay.errors import AssayError, DataError
 from assay.runs import journal as journals
 from assay.runs import scribe
-from assay.runs.journal import Journal
+from assay.runs.journal import CHECKPOINTS, Journal
 from assay.runs.record import Attempt, Stage
 from assay.runs.store import RunFolder, this_process
 
@@ -119,6 +121,44 @@ def test_the_damage_of_a_sibling_stops_nothing(open_journal, tmp_path):
     journal.begin(attempt())
     assert journal.known == {}
     journal.end(0)
+
+
+def test_what_the_engine_has_completed_goes_and_everything_else_stays(journal):
+    root = journal.folder / CHECKPOINTS
+    done, unfinished = (CheckpointFolder(root / f"asl-train-{name}", name) for name in ("done", "unfinished"))
+    for folder in (done, unfinished):
+        with folder.locked():
+            folder.save(1, {"x": torch.zeros(1)}, {})
+            (folder.folder / ".step-000000002.safetensors.7.tmp").write_text("half")
+    done.complete()
+    (root / "mine").mkdir()
+    (root / "mine/step-1.safetensors").write_text("years of work")
+    before = {path: path.read_bytes() for path in root.rglob("*") if path.is_file() and done.folder not in path.parents}
+    journal.end(0)
+    assert {path: path.read_bytes() for path in root.rglob("*") if path.is_file()} == before
+    assert not done.folder.exists()
+
+
+def test_a_folder_of_checkpoints_that_is_empty_then_goes(journal):
+    done = CheckpointFolder(journal.folder / CHECKPOINTS / "asl-train-done", "done")
+    done.save(1, {"x": torch.zeros(1)}, {})
+    done.complete()
+    journal.end(0)
+    assert not (journal.folder / CHECKPOINTS).exists()
+
+
+def test_what_somebody_else_put_beside_complete_checkpoints_stays(journal):
+    done = CheckpointFolder(journal.folder / CHECKPOINTS / "asl-train-done", "done")
+    done.save(1, {"x": torch.zeros(1)}, {})
+    done.complete()
+    (done.folder / "notes.txt").write_text("mine")
+    journal.end(0)
+    assert [path.name for path in done.folder.iterdir()] == ["notes.txt"]
+
+
+def test_a_name_that_is_no_text_is_said_all_the_same(capfd):
+    journals._echo({"stream": 2, "text": os.fsdecode(b"/scratch/\xff: full\n") + "\ud800\n"})
+    assert capfd.readouterr().err == "/scratch/\\udcff: full\n\\ud800\n"
 
 
 def test_facts_are_recorded_without_secrets_and_durations_that_are_none(journal):

@@ -67,6 +67,24 @@ def test_a_bar_that_redraws_itself_is_lines(pipe):
     os.close(pipe[1])
 
 
+def test_a_line_longer_than_a_piece_is_cut_between_characters(pipe):
+    lines, found = Lines(pipe[0], 1), []
+    whole = "€".encode() * 100_000
+    for start in range(0, len(whole), output.CHUNK_BYTES):
+        os.write(pipe[1], whole[start : start + output.CHUNK_BYTES])
+        found += lines.read()
+    os.close(pipe[1])
+    assert "".join(found + lines.read()) == "€" * 100_000
+
+
+def test_half_a_character_at_the_end_is_shown_as_such(pipe):
+    lines = Lines(pipe[0], 1)
+    os.write(pipe[1], b"half \xe2\x82")
+    assert lines.read() == []
+    os.close(pipe[1])
+    assert lines.read() == ["half �"]
+
+
 @given(st.lists(st.text(st.characters(exclude_characters="\r\n", exclude_categories=["Cs"])), max_size=20), st.data())
 def test_no_piece_is_lost_however_it_is_cut(texts, data):
     whole = "".join(f"{text}\n" for text in texts).encode()

@@ -189,6 +189,10 @@ class TestPipelineAndData:
         below = describe(repository.run, COMMAND, repository.root / "studies" / "asl")
         assert below.lock == repository.describe().lock is not None
 
+    def test_a_lock_with_a_name_that_is_no_text_counts(self, repository):
+        repository.write(os.fsdecode(b"requirements/\xff.txt"), "one")
+        assert repository.describe().lock is not None
+
     def test_the_image_is_named_by_the_environment(self, repository, monkeypatch):
         monkeypatch.delenv(provenance.IMAGE_DIGEST, raising=False)
         assert repository.describe().image is None
@@ -214,6 +218,10 @@ class TestSecrets:
             (["curl", "-u", "me:hunter2", "x"], ["curl", "-u", "me:***", "x"]),
             (["sh", "-c", "curl --user me:hunter2 x"], ["sh", "-c", "curl --user me:*** x"]),
             (["git", "clone", "https://me:hunter2@host/x"], ["git", "clone", "https://***@host/x"]),
+            (["git", "clone", "https://me:hun/hunter2@host/x"], ["git", "clone", "https://***@host/x"]),
+            (["git", "clone", "https://me:hun@hunter2@host/x"], ["git", "clone", "https://***@host/x"]),
+            (["env", "MYSQL_PWD=hunter2", "x"], ["env", "MYSQL_PWD=***", "x"]),
+            (["x", "--db-pwd", "hunter2"], ["x", "--db-pwd", "***"]),
         ],
     )
     def test_what_follows_a_secret_name_is_hidden(self, command, shown):
@@ -221,8 +229,47 @@ class TestSecrets:
         assert shown is None or masked(command) == shown
 
     @pytest.mark.parametrize(
+        ("header", "shown"),
+        [
+            ("PRIVATE-TOKEN: hunter2 hunter3", "PRIVATE-TOKEN: ***"),
+            ("X-Api-Key: hunter2", "X-Api-Key: ***"),
+            ("X-Auth-Token:hunter2", "X-Auth-Token:***"),
+            ("x-api-key:hunter2", "x-api-key:***"),
+            ("-HX-Auth-Token: hunter2 hunter3", "-HX-Auth-Token: ***"),
+            ("--header=PRIVATE-TOKEN: hunter2 hunter3", "--header=PRIVATE-TOKEN: ***"),
+        ],
+    )
+    def test_the_value_of_a_secret_header_is_hidden(self, header, shown):
+        assert masked(["curl", "-H", header, "x"]) == ["curl", "-H", shown, "x"]
+        assert masked(["sh", "-c", f"curl -H '{header}' x"]) == ["sh", "-c", f"curl -H '{shown}' x"]
+
+    @pytest.mark.parametrize(
+        ("text", "shown"),
+        [
+            ('{"password": "hunter2", "lr": 1}', '{"password": ***, "lr": 1}'),
+            (r'{"password":"hun\"hunter2","lr":1}', '{"password":***,"lr":1}'),
+            ("--config={'token': 'hunter2', 'lr': 1}", "--config={'token': ***, 'lr': 1}"),
+            ("logger={api_key:hunter2,lr:1}", "logger={api_key:***,lr:1}"),
+            ('{"auth": {"user": "hunter2"}, "secret": ["hunter2"]}', '{"auth": ***, "secret": ***}'),
+            (
+                r'x --json "{\"password\": \"hunter2 hunter3\", \"lr\": 1}"',
+                r'x --json "{\"password\": ***, \"lr\": 1}"',
+            ),
+            ("lr: 1\npassword: hunter2 hunter3\nseed: 2", "lr: 1\npassword: ***\nseed: 2"),
+            ("logger.api_key: hunter2", "logger.api_key: ***"),
+            ("echo password: hunter2 > file", "echo password: *** > file"),
+        ],
+    )
+    def test_what_a_mapping_has_under_a_secret_name_is_hidden(self, text, shown):
+        assert masked(["x", text]) == ["x", shown]
+
+    @pytest.mark.parametrize(
         "command",
         [
+            ["x", "--tokenizer: x", "author: me", "key: value", "--set", "model.key_dim: 4", "pwd: x", "PWD=/x"],
+            ["x", "{tokenizer: x, author: me, key: 1, model.key_dim: 4}", '{"tokenizer": "x", "tokens": 5}'],
+            ["apptainer", "exec", "--pwd", "/x", "--bind", "/run/auth:/auth", "gunicorn", "app.auth:create"],
+            ["x", "https://host:8080/a@b", "git+https://host/x.git@v1", "s3://bucket/a:b@c", "http://[::1]:80/a@b"],
             ["x", "--tokens", "512", "--tokenizer=bpe", "--max-tokens=3", "monkey=1", "https://host/a?mail=b@c"],
             ["x", "--no-password", "--verbose"],
             ["python", "-u", "train.py", "--author", "me", "--authors=we", "-m", "a:b"],

@@ -5,6 +5,7 @@ import errno
 import json
 import multiprocessing
 import os
+import shutil
 import signal
 import subprocess
 import tempfile
@@ -179,6 +180,30 @@ class TestOneAttemptAtATime:
             folder.update(dataclasses.replace(stale, heartbeat=time.time()))
         assert folder.read().attempts == [stale, newer]
 
+    @pytest.mark.parametrize("before", [0, 2])
+    def test_one_whose_folder_was_removed_learns_that_another_has_begun_anew(self, folder, before):
+        for _ in range(before):
+            folder.begin(attempt(_dead_process()))
+        old = folder.begin(attempt())
+        shutil.rmtree(folder.path)
+        new = folder.begin(attempt(elsewhere()))
+        with pytest.raises(
+            SupersededError, match=f"the record of attempt {before + 1} was removed and another has beg"
+        ):
+            folder.update(dataclasses.replace(old, ended=time.time()))
+        assert folder.read().attempts == [new]
+        with pytest.raises(RunBusyError):
+            folder.begin(attempt())
+
+    def test_one_whose_record_alone_was_removed_or_damaged_writes_it_anew(self, folder):
+        folder.begin(attempt(_dead_process()))
+        running = folder.begin(attempt())
+        path = folder.path / "attempts" / "0002.json"
+        for damage in (path.unlink, lambda: path.write_text("{")):
+            damage()
+            folder.update(running)
+            assert folder.read().attempts[1] == running
+
     def test_a_damaged_record_holds_until_it_is_old(self, folder):
         path = folder.path / "attempts" / "0001.json"
         path.parent.mkdir(parents=True)
@@ -309,10 +334,32 @@ class TestFinding:
         RunFolder(folder.path / "checkpoints" / "inner").begin(attempt())
         assert [run.path for run in find(folder.path)] == [folder.path]
 
-    def test_hidden_folders_and_links_are_not_entered(self, tmp_path):
+    def test_hidden_folders_are_not_entered(self, tmp_path):
         RunFolder(tmp_path / ".venv" / "x").begin(attempt())
-        (tmp_path / "loop").symlink_to(tmp_path)
         assert list(find(tmp_path)) == []
+
+    def test_a_run_that_was_moved_away_and_linked_is_found_under_its_name(self, tmp_path):
+        RunFolder(tmp_path / "scratch/old").begin(attempt())
+        (tmp_path / "runs/deep").mkdir(parents=True)
+        (tmp_path / "runs/deep/3").symlink_to(tmp_path / "scratch/old")
+        (tmp_path / "runs/wide").symlink_to("deep")
+        assert [run.path for run in find(tmp_path / "runs")] == [tmp_path / "runs/deep/3", tmp_path / "runs/wide/3"]
+
+    def test_links_that_lead_up_or_nowhere_are_not_entered(self, tmp_path):
+        runs = tmp_path / "runs"
+        RunFolder(runs / "asl/3").begin(attempt())
+        (tmp_path / "scratch/x").mkdir(parents=True)
+        for link, target in {
+            "runs/up": tmp_path,
+            "runs/asl/itself": runs / "asl",
+            "runs/x": tmp_path / "scratch/x",
+            "scratch/x/back": runs,
+            "scratch/x/above": tmp_path / "scratch",
+            "runs/round": runs / "round",
+            "runs/nowhere": tmp_path / "none",
+        }.items():
+            (tmp_path / link).symlink_to(target)
+        assert [run.path for run in find(runs)] == [runs / "asl/3"]
 
     def test_a_missing_folder_is_one_line(self, tmp_path):
         with pytest.raises(DataError, match=r"nowhere: cannot be read \(No such file.*\); give a folder of runs"):

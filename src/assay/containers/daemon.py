@@ -90,15 +90,23 @@ def find_image(daemon: Any, name: str) -> str:
     """The image's id, the digest of its configuration and so of all it holds.
 
     Raises:
-        DataError: the daemon does not have it.
+        DataError: the daemon does not have it, or takes it for no name.
+        DaemonError: the daemon failed, or went away.
     """
-    from docker.errors import ImageNotFound
+    from docker.errors import APIError, ImageNotFound, NullResource
 
     try:
         return str(daemon.inspect_image(name)["Id"])
     except ImageNotFound:
         raise DataError(
             f"container.image: got {name}, which the Docker daemon does not have; do: make docker, or docker pull it"
+        ) from None
+    except (APIError, NullResource, OSError) as error:
+        if isinstance(error, NullResource) or (isinstance(error, APIError) and error.is_client_error()):
+            allowed = "allowed: a name in small letters, e.g. assay:cpu; correct it in the machine file"
+            raise DataError(f"container.image: got {name!r} (Docker says: {_plain(error)}); {allowed}") from None
+        raise DaemonError(
+            f"docker: {name}: the daemon failed ({_plain(error)}); try again, or look at its log"
         ) from None
 
 

@@ -39,7 +39,7 @@ class Source:
         """The last commit of the repository around a folder.
 
         Raises:
-            UserError: there is no commit, it has no Dockerfile, or the wheelhouse is no folder.
+            UserError: there is no commit, it has no Dockerfile or that names no base, or the wheelhouse is no folder.
         """
         root = repository(folder)
         if not git(root, "ls-tree", "--name-only", "HEAD", "--", "Dockerfile"):
@@ -48,11 +48,10 @@ class Source:
         if wheelhouse is not None and not wheelhouse.is_dir():
             raise ConfigError(f"--wheelhouse: got {wheelhouse}; allowed: a folder; do: make wheelhouse")
         usual = root / WHEELHOUSE
-        (named,) = re.findall(r"^ARG BASE_IMAGE=(\S+)", git(root, "show", "HEAD:Dockerfile"), re.MULTILINE)
         return cls(
             root=root,
             torch=torch,
-            base=base or named,
+            base=base or _base(root),
             wheelhouse=wheelhouse.absolute() if wheelhouse else usual if usual.is_dir() else None,
             commit=git(root, "rev-parse", "HEAD"),
             lock=lock_digest(root),
@@ -68,7 +67,7 @@ class Source:
         """A folder with what the build may see, and nothing else of the working tree."""
         with TemporaryDirectory(prefix="assay-image-") as folder:
             with tarfile.open(fileobj=io.BytesIO(_output(self.root, "archive", "HEAD", "--", *FILES))) as archive:
-                archive.extractall(folder, filter="data")
+                archive.extractall(folder, filter=_for_all)
             if self.wheelhouse is not None:
                 shutil.copytree(self.wheelhouse, Path(folder) / WHEELHOUSE, copy_function=_link)
             yield Path(folder)
@@ -79,6 +78,21 @@ def lock_digest(root: Path) -> str:
     names = sorted(git(root, "ls-tree", "--name-only", "HEAD", "--", "requirements/").splitlines())
     content = b"".join(_output(root, "show", f"HEAD:{name}") for name in names)
     return f"sha256:{hashlib.sha256(content).hexdigest()}"
+
+
+def _base(root: Path) -> str:
+    """The base that the last commit's Dockerfile names."""
+    found = re.search(r"^ARG BASE_IMAGE=(\S+)", git(root, "show", "HEAD:Dockerfile"), re.MULTILINE)
+    if found is None:
+        allowed = "one in its last commit, or --base-image NAME"
+        raise ConfigError(f"{root}/Dockerfile: got no line ARG BASE_IMAGE=NAME; allowed: {allowed}; give --base-image")
+    return found[1]
+
+
+def _for_all(member: tarfile.TarInfo, folder: str) -> tarfile.TarInfo:
+    """A safe member that everybody may read, whatever the umask and git's own: modes are a part of the image."""
+    mode = 0o755 if member.isdir() or member.mode & 0o100 else 0o644
+    return tarfile.data_filter(member, folder).replace(mode=mode, deep=False)
 
 
 def _output(root: Path, *arguments: str) -> bytes:

@@ -22,8 +22,6 @@ from assay.runs.watch import Silence
 KEPT_DURATIONS = 20
 IDLE = "load"
 """The phase of a client that has announced none: it is importing, or opening its data."""
-
-
 ASIDE = ("checkpoint", "validate")
 """Phases between two steps of another one."""
 
@@ -50,6 +48,7 @@ class Client:
         self.begun: list[Begun] = []
         self.study = self.stage = ""
         self.started = time.time()
+        self.begun_at = time.monotonic()
         self.ended: float | None = None
         self.latest = Progress(phase=IDLE, since=self.started)
         self.code: int | None = None
@@ -99,8 +98,8 @@ class Client:
         return max(self.seconds["checkpoint"], default=None) if "checkpoint" in self.seconds else None
 
     def elapsed_s(self) -> float:
-        """How long it has run, in s."""
-        return time.time() - self.started
+        """How long it has run, in s, whatever becomes of the time of day."""
+        return time.monotonic() - self.begun_at
 
     def step_s(self) -> float:
         """The longest of the latest steps of the phase that is running, in s; 0 before there is one.

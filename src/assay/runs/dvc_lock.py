@@ -6,7 +6,9 @@ it takes any living process of a noted number for the holder. Either refuses eve
 
 import json
 import time
+from collections.abc import Iterator
 from contextlib import suppress
+from itertools import pairwise
 from pathlib import Path
 
 from assay.runs.processes import entry
@@ -41,6 +43,16 @@ def _holders(path: Path) -> list[tuple[int, str]]:
 
 
 def _lives(pid: int, noted: str) -> bool:
-    """Whether the process of that number is the one that was noted: its command line ends as the note says."""
-    command = (entry(pid, "cmdline") or "").replace("\0", " ").strip()
-    return bool(command) and command.endswith(noted)
+    """Whether the process of that number is the one that was noted."""
+    words = (entry(pid, "cmdline") or "").removesuffix("\0").split("\0")
+    return any(words) and (" ".join(words).endswith(noted) or any(noted.endswith(end) for end in _told(words)))
+
+
+def _told(words: list[str]) -> Iterator[str]:
+    """How the note of a command line may end where Python tells its program something else: -c CODE, -m MODULE."""
+    for place, (option, value) in enumerate(pairwise(words)):
+        given = "".join(f" {word}" for word in words[place + 2 :])
+        if option == "-c":
+            yield f"-c{given}"
+        elif option == "-m":
+            yield from (f"/{value.replace('.', '/')}{file}{given}" for file in (".py", "/__main__.py"))

@@ -19,7 +19,7 @@ from assay.runs.nodes import NODES, NODES_AT, meeting_place
 from assay.runs.processes import state
 from assay.runs.provenance import describe, masked, masked_facts
 from assay.runs.ranks import PROCESSES
-from assay.runs.record import Attempt, Job
+from assay.runs.record import Attempt, Job, Run
 from assay.runs.scribe import close_others
 from assay.runs.store import RunFolder, this_process
 
@@ -128,10 +128,18 @@ def _describe(journal: Journal, command: list[str]) -> int:
         with suppress(OSError, AssayError):  # the scribe tells of trouble; the next attempt describes
             folder = RunFolder(journal.folder)
             described = describe(journal.folder, command, Path.cwd())
-            first = folder.read().attempts[0].started
-            folder.write_run(dataclasses.replace(described, created=first))
+            known = folder.read()
+            described = dataclasses.replace(described, created=known.attempts[0].started)
+            folder.write_run(_with_findings(described, known.run))
     finally:
         os._exit(0)
+
+
+def _with_findings(described: Run, before: Run) -> Run:
+    """With what earlier attempts found out, if they ran the same: a stage that is complete does not say it again."""
+    if (before.params, before.commit, before.dirty) != (described.params, described.commit, described.dirty):
+        return described
+    return dataclasses.replace(described, identity=before.identity, disk=before.disk)
 
 
 def _wait_for(pid: int) -> None:

@@ -54,9 +54,7 @@ def guard() -> None:
     signal.signal(signal.SIGTSTP, signal.SIG_IGN)  # Ctrl-Z would stop the guardian alone
     signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
     code = _wait(supervisor)
-    kill_tree(os.getpid(), KILL_WITHIN_S if code < 0 else LEFT_WITHIN_S)
-    _collect()
-    remove_local_memory(guardian)
+    _clear_up(guardian, KILL_WITHIN_S if code < 0 else LEFT_WITHIN_S)
     os._exit(code if code >= 0 else 128 - code)
 
 
@@ -75,6 +73,13 @@ def _wait(supervisor: int) -> int:
         pid, status = os.wait()
         if pid == supervisor:
             return os.waitstatus_to_exitcode(status)
+
+
+def _clear_up(guardian: int, within_s: float) -> None:
+    """End, collect and remove what is left; whatever fails here, the exit code is the supervisor's."""
+    for clear in (lambda: kill_tree(guardian, within_s), _collect, lambda: remove_local_memory(guardian)):
+        with suppress(Exception):
+            clear()
 
 
 def _collect() -> None:

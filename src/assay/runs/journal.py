@@ -7,12 +7,12 @@ import contextlib
 import dataclasses
 import math
 import os
-import shutil
 import time
 from pathlib import Path
 from typing import Any
 
 from assay.errors import AssayError, DataError, RunBusyError, SupersededError
+from assay.runs.checkpoints import drop_complete
 from assay.runs.disk import output_bytes
 from assay.runs.dvc_lock import drop_dead_lock
 from assay.runs.history import known_seconds
@@ -207,7 +207,7 @@ class _Recorder:
             case "event":
                 self.folder.event(message["kind"], **message["facts"])
             case "complete":  # what is complete needs no checkpoints
-                shutil.rmtree(self.folder.path / CHECKPOINTS, ignore_errors=True)
+                drop_complete(self.folder.path / CHECKPOINTS)
                 self._measure()
             case "log":
                 self.held = (self.held + message["text"])[-HELD_LOG:]
@@ -250,7 +250,7 @@ def _fit(stage: Stage) -> Stage:
 
 def _echo(message: dict[str, Any]) -> dict[str, Any]:
     with contextlib.suppress(OSError):  # whoever read our output may have gone; the log has it
-        text = message["text"].encode()
+        text = message["text"].encode(errors="backslashreplace")  # a path may be of bytes that are no text
         while text:
             text = text[os.write(message["stream"], text) :]
     return {}

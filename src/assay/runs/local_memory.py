@@ -3,6 +3,7 @@
 import os
 import shutil
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 
 SHARED_MEMORY = Path("/dev/shm")
@@ -18,7 +19,10 @@ def make_local_memory(guardian: int) -> Path:
 
 def remove_local_memory(guardian: int) -> None:
     """Remove the folders of a guardian's supervisors, also of those that were killed."""
-    for root in (SHARED_MEMORY, Path(tempfile.gettempdir())):
+    roots = [SHARED_MEMORY]
+    with suppress(OSError):  # on a full disk there is no such place
+        roots.append(Path(tempfile.gettempdir()))
+    for root in roots:
         for folder in root.glob(f"{_prefix(guardian)}*"):
             shutil.rmtree(folder, ignore_errors=True)
 

@@ -1,5 +1,6 @@
 """What a command prints, cut into lines with their time; open it to change how output looks in logs."""
 
+import codecs
 import os
 import time
 from functools import lru_cache
@@ -16,7 +17,8 @@ class Lines:
         self.descriptor = descriptor
         self.stream = stream
         self.open = True
-        self.partial = b""
+        self.partial = ""
+        self.decoder = codecs.getincrementaldecoder("utf-8")("replace")  # a piece may end within a character
         self.since = 0.0
         os.set_blocking(descriptor, False)
 
@@ -27,22 +29,27 @@ class Lines:
         except BlockingIOError:
             return []
         self.open = bool(chunk)
-        text = (self.partial + chunk).replace(b"\r\n", b"\n").replace(b"\r", b"\n")
+        text = (self.partial + self.decoder.decode(chunk)).replace("\r\n", "\n").replace("\r", "\n")
         known = bool(self.partial)
-        *lines, self.partial = text.split(b"\n")
+        *lines, self.partial = text.split("\n")
         if lines or not known:  # what is held now has only just begun
             self.since = time.monotonic()
-        found = [line.decode(errors="replace") for line in lines]
-        return found if self.open and len(self.partial) < CHUNK_BYTES else found + self.flush()
+        if not self.open:
+            return lines + self.flush()
+        return lines if len(self.partial) < CHUNK_BYTES else lines + self._pass_on()
 
     def held(self) -> list[str]:
         """A line that has waited long enough for its end."""
-        return self.flush() if self.partial and time.monotonic() - self.since > HELD_S else []
+        return self._pass_on() if self.partial and time.monotonic() - self.since > HELD_S else []
 
     def flush(self) -> list[str]:
         """A line that has no end, and will have none."""
-        whole, self.partial = self.partial, b""
-        return [whole.decode(errors="replace")] if whole else []
+        self.partial += self.decoder.decode(b"", final=True)
+        return self._pass_on()
+
+    def _pass_on(self) -> list[str]:
+        whole, self.partial = self.partial, ""
+        return [whole] if whole else []
 
 
 def stamped(line: str, at: float) -> str:

@@ -3,12 +3,11 @@
 Nothing here may keep a run from starting: what cannot be found out in time stays None or empty. Environment variables
 are not recorded. A changed working tree goes into source.diff, untracked files by name only, without its secrets:
 
-    NAME=VALUE, --NAME VALUE, NAME: VALUE     NAME ends as `_NAME` says (parameters, facts and added lines: NAME: VALUE)
+    NAME=VALUE, --NAME VALUE, NAME: VALUE     NAME ends as `_NAME` says; also in a header, YAML, JSON or a dict
     Authorization: VALUE, Bearer VALUE, -u USER:VALUE, scheme://VALUE@host
 """
 
 import hashlib
-import json
 import os
 import re
 import signal
@@ -26,6 +25,7 @@ import assay
 from assay.containers import IMAGE_DIGEST
 from assay.files import write_bytes
 from assay.runs.gpus import DRIVERS
+from assay.runs.inputs import digest, lock_digest, read_yaml, stages
 from assay.runs.record import Run
 from assay.runs.store import names
 
@@ -34,23 +34,33 @@ GIT_WITHIN_S = 30.0
 STATUS_LIMIT = 2**20
 DIFF_LIMIT = 10 * 2**20
 """Bytes kept of source.diff: a change to code is far smaller, so what is cut is data."""
-LOCKS = ("requirements/*.txt", "requirements*.txt", "uv.lock", "poetry.lock", "pdm.lock", "pixi.lock", "conda-lock.yml")
 PACKAGES = ("torch", "numpy", "dvc", "jsonargparse")
 IMAGE_CONTENT = Path("/opt/assay/content.txt")
 """A line for each file that an image adds to its base, with the file's digest; scripts/image.sh writes it."""
 HIDDEN = "***"
 
-_NAME = r"(?:token|secret|password|passwd|passphrase|credentials?|auth|authorization|api_?key|[_-]key)"
+_NAME = r"(?:token|secret|password|passwd|passphrase|credentials?|auth|authorization|api_?key|[_-]key|(?<=\w)[_-]pwd)"
 _VALUE = r"(?:'[^']*'|\"[^\"]*\"|\S+)"
+_ITEM = r"(?:\\(?P<quote>['\"]).*?\\(?P=quote)|'[^']*'|\"(?:[^\"\\]|\\.)*\"|\{[^{}]*\}|\[[^\[\]]*\]|[^\s,{}\[\]'\"]+)"
+"""A value in JSON or YAML, in quotes of its own or in quotes that a shell's text escapes."""
 _SECRETS = (
     (re.compile(rf"(?is)\A([\w.-]*{_NAME}=).+"), rf"\1{HIDDEN}"),
     (re.compile(rf"(?i)({_NAME}=){_VALUE}"), rf"\1{HIDDEN}"),
     (re.compile(rf"(?i)(?<!\S)(--?[\w.-]*{_NAME}\s+)(?!-){_VALUE}"), rf"\1{HIDDEN}"),
+    (re.compile(rf"(?is)({_NAME}\\?['\"]\s*:\s*){_ITEM}"), rf"\1{HIDDEN}"),
+    (re.compile(rf"(?is)([{{,]\s*[\w.-]*{_NAME}\s*:\s*){_ITEM}"), rf"\1{HIDDEN}"),
+    (re.compile(rf"(?im)^([ \t]*(?:-[ \t]+|--?[\w.-]+=)?[\w.-]*{_NAME}:[ \t]+)\S[^\n]*"), rf"\1{HIDDEN}"),
+    (re.compile(rf"(?i)(['\"](?:--?[\w.-]+=)?[\w.-]*{_NAME}:\s*)[^'\"\n]+"), rf"\1{HIDDEN}"),
+    (re.compile(rf"(?i)(?<![\w./-])([\w.-]*{_NAME}:[ \t]+)(?!\*){_VALUE}"), rf"\1{HIDDEN}"),
+    (re.compile(rf"(?i)(?<![\w./-])((?=-?\w+-)[\w-]*{_NAME}:)[^\s'\"]+"), rf"\1{HIDDEN}"),
     (re.compile(r"(?i)(authorization:\s*)[^\s'\"][^'\"\n]*"), rf"\1{HIDDEN}"),
     (re.compile(r"(?i)(\bbearer\s+)[^\s'\"]+"), rf"\1{HIDDEN}"),
     (re.compile(r"(?<!\S)((?:-u\s*|--(?:proxy-)?user[\s=]+)[^\s:]+:)\S+"), rf"\1{HIDDEN}"),
-    (re.compile(r"(://)[^/@?#\s]+@"), rf"\1{HIDDEN}@"),
+    (re.compile(r"(://)[^/?#\s]+@"), rf"\1{HIDDEN}@"),
+    (re.compile(r"(://)[^/@?#\s:'\"[]*:(?!\d+(?:[/?#\s]|\Z))(?:(?!://)[^@\s'\"])+@"), rf"\1{HIDDEN}@"),
 )
+_SUSPECT = re.compile(rf"(?i){_NAME}|bearer|-u|://")
+"""What a text without any secret seldom has."""
 _LOGIN_OPTION = re.compile(r"-u|--(?:proxy-)?user")
 _ADDED = re.compile(rb"(?m)^\+(?!\+\+ ).*$")
 _LITERAL = (  # code that only handles a secret, such as token=read(), stays as it is
@@ -83,12 +93,12 @@ def describe(folder: Path, command: Sequence[str], cwd: Path) -> Run:
         seed=seed,
         command=masked(command),
         created=time.time(),
-        stages=_stages(cwd) if command and Path(command[0]).name == "dvc" else [],
-        params=masked_facts(_yaml(cwd / "params.yaml")),
+        stages=stages(cwd) if command and Path(command[0]).name == "dvc" else [],
+        params=masked_facts(read_yaml(cwd / "params.yaml")),
         commit=commit,
         dirty=dirty,
-        lock=_lock_digest(cwd) or (_lock_digest(root) if root else None),
-        data=_digest([cwd / "dvc.lock"]),
+        lock=lock_digest(cwd) or (lock_digest(root) if root else None),
+        data=digest([cwd / "dvc.lock"]),
         image=os.environ.get(IMAGE_DIGEST) or None,
         hardware=hardware(),
         versions=_versions(),
@@ -99,8 +109,8 @@ def masked(command: Sequence[str]) -> list[str]:
     """A command without its secrets.
 
     A name is secret if it ends in token, secret, password, passwd, passphrase, credential(s), auth(orization), apikey,
-    -key or _key. Hidden are what follows NAME= (all of it, or a word within a longer text) or --NAME, who logs in in a
-    URL (scheme://WHO@host), the value of an Authorization header, and what follows -u USER: or --user USER:.
+    -key, _key or, after another word, -pwd or _pwd. Hidden are what follows NAME= (all of it, or a word within a longer
+    text), --NAME, NAME: in a header or mapping, -u USER: or --user USER:, and who logs in in a URL (scheme://WHO@host).
     """
     shown = []
     before = ""
@@ -128,6 +138,8 @@ def masked_facts(value: Any) -> Any:
 
 
 def _masked_text(text: str) -> str:
+    if _SUSPECT.search(text) is None:
+        return text
     for pattern, replacement in _SECRETS:
         text = pattern.sub(replacement, text)
     return text
@@ -227,39 +239,6 @@ def _kill(group: int) -> None:
     """git and the filters it started, one of which may hold the pipe."""
     with suppress(ProcessLookupError):
         os.killpg(group, signal.SIGKILL)
-
-
-def _lock_digest(folder: Path) -> str | None:
-    return _digest(sorted({path for pattern in LOCKS for path in folder.glob(pattern)}))
-
-
-def _digest(paths: Sequence[Path]) -> str | None:
-    """SHA-256 (hex) over names and contents; None: none of the files can be read."""
-    total, found = hashlib.sha256(), False
-    for path in paths:
-        with suppress(OSError):
-            total.update(path.name.encode() + b"\0" + hashlib.sha256(path.read_bytes()).digest())
-            found = True
-    return total.hexdigest() if found else None
-
-
-def _yaml(path: Path) -> dict[str, Any] | None:
-    """A YAML mapping as JSON values; None: missing or damaged, which is for the command to complain about."""
-    from ruamel.yaml import YAML
-    from ruamel.yaml.error import YAMLError
-
-    try:
-        data = YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8"))
-        data = json.loads(json.dumps(data, default=str))
-    except (OSError, YAMLError, ValueError, TypeError, RecursionError):
-        return None
-    return data if isinstance(data, dict) else None
-
-
-def _stages(cwd: Path) -> list[str]:
-    """The stages of dvc.yaml, in its order."""
-    stages = (_yaml(cwd / "dvc.yaml") or {}).get("stages")
-    return list(stages) if isinstance(stages, dict) else []
 
 
 def _cpu_model() -> str:

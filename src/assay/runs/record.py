@@ -12,6 +12,7 @@ a reader of schema 1 reads what later versions of schema 1 write; another schema
 """
 
 import dataclasses
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cache
@@ -199,6 +200,15 @@ class Run:
 def to_json(record: Any) -> dict[str, Any]:
     """A record as JSON values."""
     return dataclasses.asdict(record)
+
+
+def finite(value: Any) -> Any:
+    """NaN and infinity as null: JSON has no word for them, and other readers refuse Python's."""
+    if isinstance(value, dict):
+        return {key: finite(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def from_json(cls: type[T], data: Any) -> T:

@@ -10,30 +10,25 @@ on NFS too. It needs no release. A holder that died without a word is known by i
 """
 
 import dataclasses
-import errno
 import json
-import math
 import os
 import socket
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
 from assay.errors import DataError, RunBusyError, SupersededError
 from assay.files import write_bytes
+from assay.runs.atomic import READ, append, create, named
 from assay.runs.processes import stat
-from assay.runs.record import LOST_AFTER_S, Attempt, Holder, Run, from_json, to_json
+from assay.runs.record import LOST_AFTER_S, Attempt, Holder, Run, finite, from_json, to_json
 
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 PID_NAMESPACE = "/proc/self/ns/pid"
 START_TICKS = 19  # field 22 of proc(5), counted as `stat` does
-NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK)
-"""What link(2) says on a file system without hard links."""
-WRITE = "cannot be written ({}); make room, then run it again"
-READ = "cannot be read ({}); restore it or move it away"
 
 R = TypeVar("R", Attempt, Run)
 
@@ -66,20 +61,24 @@ class RunFolder:
             if newest:
                 self._refuse_if_held(newest)
             claimed = dataclasses.replace(attempt, number=newest + 1)
-            if _create(self._attempt(claimed.number), _encode(claimed)):
+            if create(self._attempt(claimed.number), _encode(claimed)):
                 return claimed
 
     def update(self, attempt: Attempt) -> None:
         """Replace what is recorded of an attempt, in one step.
 
         Raises:
-            SupersededError: a newer attempt has begun.
+            SupersededError: a newer attempt has begun, or one in this one's place after the folder was removed.
             DataError: the folder cannot be written; the older record stands.
         """
         newest = max(self._numbers(), default=0)
         if newest > attempt.number:
             raise SupersededError(
                 f"{self.path}: attempt {attempt.number} was taken for dead and attempt {newest} has begun; end this one"
+            )
+        if newest and self._is_anothers(newest, attempt):
+            raise SupersededError(
+                f"{self.path}: the record of attempt {attempt.number} was removed and another has begun; end this one"
             )
         write_bytes(self._attempt(attempt.number), _encode(attempt))
 
@@ -89,8 +88,8 @@ class RunFolder:
 
     def event(self, kind: str, **facts: Any) -> None:
         """Append one line to events.jsonl; `time` (s since 1970) is now unless it is among the facts."""
-        line = json.dumps(_finite({"time": time.time(), "kind": kind, **facts}), allow_nan=False)
-        _append(self.path / "events.jsonl", line.encode() + b"\n")
+        line = json.dumps(finite({"time": time.time(), "kind": kind, **facts}), allow_nan=False)
+        append(self.path / "events.jsonl", line.encode() + b"\n")
 
     def events(self) -> Iterator[dict[str, Any]]:
         """The events, oldest first; a line that a crash tore is left out."""
@@ -110,7 +109,7 @@ class RunFolder:
 
     def append_log(self, number: int, text: str) -> None:
         """Append to an attempt's log, all of it or nothing."""
-        _append(self.log(number), text.encode(errors="backslashreplace"))
+        append(self.log(number), text.encode(errors="backslashreplace"))
 
     def read(self) -> RunRecord:
         """What is recorded; the run's names are those of its folder, which may have been moved.
@@ -129,10 +128,18 @@ class RunFolder:
 
     def _numbers(self) -> list[int]:
         entries: list[str] = []
-        with _named(self._attempts, READ), suppress(FileNotFoundError):
+        with named(self._attempts, READ), suppress(FileNotFoundError):
             entries = os.listdir(self._attempts)
         stems = [entry.removesuffix(".json") for entry in entries if entry.endswith(".json")]
         return [int(stem) for stem in stems if stem.isdecimal()]
+
+    def _is_anothers(self, number: int, attempt: Attempt) -> bool:
+        """Whether a record is that of a process which has begun anew; one that cannot be read is written over."""
+        with suppress(DataError):
+            found = _read(Attempt, self._attempt(number))
+            here = number == attempt.number
+            return found.holder != attempt.holder and (here or is_held(found, time.time()))
+        return False
 
     def _refuse_if_held(self, number: int) -> None:
         path = self._attempt(number)
@@ -151,13 +158,13 @@ class RunFolder:
 
 
 def find(folder: Path) -> Iterator[RunFolder]:
-    """Every run at or below a folder, sorted, seeds by number; hidden folders and links are not entered.
+    """Every run at or below a folder, sorted, seeds by number; hidden folders, and links that lead up, are not entered.
 
     One below that cannot be listed counts as a run: reading it says why. Raises DataError if this one cannot.
     """
     try:
         with os.scandir(folder) as entries:
-            found = {entry.name: entry.is_dir(follow_symlinks=False) for entry in entries}
+            found = {entry.name: _is_below(entry) for entry in entries}
     except OSError as error:
         raise DataError(f"{folder}: cannot be read ({error.strerror}); give a folder of runs") from None
     if found.get("attempts") or found.get("run.json") is False:
@@ -169,6 +176,15 @@ def find(folder: Path) -> Iterator[RunFolder]:
             yield from find(folder / name)
         except DataError:
             yield RunFolder(folder / name)
+
+
+def _is_below(entry: os.DirEntry[str]) -> bool:
+    """Whether it is a folder; a link is none if it leads to a folder that it lies in, by its own path or another."""
+    if not entry.is_symlink():
+        return entry.is_dir()
+    path = Path(os.path.abspath(entry.path))
+    above = {*path.parents, *path.parent.resolve().parents}
+    return os.path.isdir(path) and not any(os.path.samefile(path, one) for one in above)
 
 
 def names(folder: Path) -> tuple[str, str, str]:
@@ -213,20 +229,11 @@ def _start_ticks(pid: int) -> int | None:
 
 
 def _encode(record: Attempt | Run) -> bytes:
-    return (json.dumps(_finite(to_json(record)), indent=1, allow_nan=False) + "\n").encode()
-
-
-def _finite(value: Any) -> Any:
-    """NaN and infinity as null: JSON has no word for them, and other readers refuse Python's."""
-    if isinstance(value, dict):
-        return {key: _finite(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_finite(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+    return (json.dumps(finite(to_json(record)), indent=1, allow_nan=False) + "\n").encode()
 
 
 def _read(cls: type[R], path: Path) -> R:
-    with _named(path, READ):
+    with named(path, READ):
         content = path.read_bytes()
     try:
         return from_json(cls, json.loads(content))
@@ -234,67 +241,3 @@ def _read(cls: type[R], path: Path) -> R:
         raise DataError(f"{path}: damaged ({error}); restore it or move it away") from None
     except DataError as error:
         raise DataError(f"{path}: {error}") from None
-
-
-def _create(path: Path, content: bytes) -> bool:
-    """Create a file with its content; False: somebody else has. Linking is atomic on NFS, where O_EXCL once was not."""
-    temporary = path.with_name(f".{path.name}.{os.urandom(4).hex()}")
-    write_bytes(temporary, content)
-    try:
-        with _named(path):
-            return _link(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def _link(temporary: Path, path: Path) -> bool:
-    try:
-        os.link(temporary, path)
-    except FileExistsError:
-        return temporary.stat().st_nlink == 2  # the answer to our own link was lost, and NFS asked again
-    except OSError as error:
-        if error.errno not in NO_LINKS:
-            raise
-        return _create_exclusively(path, temporary.read_bytes())
-    return True
-
-
-def _create_exclusively(path: Path, content: bytes) -> bool:
-    try:
-        file = path.open("xb")
-    except FileExistsError:
-        return False
-    try:
-        with file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-    except OSError:
-        path.unlink()
-        raise
-    return True
-
-
-def _append(path: Path, content: bytes) -> None:
-    """Append in one write, on a line of its own; what the disk has no room for is taken back."""
-    with _named(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o666)
-        try:
-            size = os.fstat(descriptor).st_size
-            torn = size > 0 and os.pread(descriptor, 1, size - 1) != b"\n"
-            content = b"\n" * torn + content
-            if os.write(descriptor, content) < len(content):
-                os.ftruncate(descriptor, size)
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        finally:
-            os.close(descriptor)
-
-
-@contextmanager
-def _named(path: Path, failure: str = WRITE) -> Iterator[None]:
-    """Turn an OSError into one line, for writing that of `write_bytes`."""
-    try:
-        yield
-    except OSError as error:
-        raise DataError(f"{path}: {failure.format(error.strerror)}") from error
