@@ -189,7 +189,7 @@ def log_lines(run: Path, follow: bool) -> Iterator[str]:
     while True:
         pause = _next_look_s(run) if follow else 0.0  # before the last look, which then has all of it
         if path.is_file():  # an attempt has begun before it has printed anything
-            with path.open(errors="replace") as file:
+            with path.open(encoding="utf-8", errors="replace") as file:
                 file.seek(read)
                 yield from file
                 read = file.tell()

@@ -102,7 +102,7 @@ def _metric_panel(axis: Axes, report: Report, arms: Sequence[ArmSummary], metric
         axis.set_xscale("log")
         plain_ticks(axis.xaxis, min(shown), max(shown))
     else:
-        axis.locator_params(axis="x", nbins=5)
+        axis.locator_params(axis="x", nbins=3)
     axis.set_xlabel(broken(metric.label, METRIC_WIDTH))
 
 

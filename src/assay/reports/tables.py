@@ -33,7 +33,7 @@ def collect(folder: Path) -> dict[str, Any]:
 
 def _metrics(path: Path) -> dict[str, Any]:
     try:
-        metrics = json.loads(path.read_text())
+        metrics = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise DataError(f"{path}: not valid JSON ({error}); run the stage again") from None
     if not isinstance(metrics, dict):
@@ -43,7 +43,7 @@ def _metrics(path: Path) -> dict[str, Any]:
 
 def _rows(path: Path) -> list[dict[str, str]]:
     try:
-        rows = list(csv.reader(path.read_text().splitlines()))
+        rows = list(csv.reader(path.read_text(encoding="utf-8").splitlines()))
         return [dict(zip(rows[0], row, strict=True)) for row in rows[1:]]
     except (ValueError, IndexError) as error:
         raise DataError(f"{path}: not a table ({error}); run the stage again") from None
