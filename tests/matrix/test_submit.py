@@ -8,6 +8,7 @@ import sys
 import threading
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 
 import pytest
 from tests.matrix.toy import Commanded, Repository, record
@@ -40,6 +41,16 @@ def scheduler() -> Commanded:
 
 def give(repository: Repository, scheduler: Commanded, **options: bool) -> list[Decision]:
     return submit(open_study(repository.study, None), scheduler, **options)
+
+
+def copied(repository: Repository) -> Path:
+    """The folder of a second study, committed, which is the same and has the same name."""
+    other = repository.folder / "copy"
+    other.mkdir()
+    for name in ("study.yaml", "dvc.yaml", "params.yaml", "stage.py"):
+        shutil.copy(repository.folder / name, other)
+    repository.commit()
+    return other
 
 
 def look(repository: Repository, scheduler: Commanded, again: bool = False) -> list[Decision]:
@@ -99,11 +110,7 @@ def test_a_job_whose_submitter_died_before_it_knew_is_not_submitted_again(reposi
 def test_a_second_study_of_the_same_name_is_refused_for_its_runs_would_take_the_clones_of_the_first(
     repository, scheduler
 ):
-    other = repository.folder / "copy"
-    other.mkdir()
-    for name in ("study.yaml", "dvc.yaml", "params.yaml", "stage.py"):
-        shutil.copy(repository.folder / name, other)
-    repository.commit()
+    other = copied(repository)
     give(repository, scheduler)
     with pytest.raises(ConfigError, match=r"name: got toy, and .*/runs/toy has runs of a study of that name; allowed"):
         submit(open_study(other / "study.yaml", None), scheduler)
@@ -113,11 +120,7 @@ def test_a_second_study_of_the_same_name_is_refused_for_its_runs_would_take_the_
 
 
 def test_a_dry_run_refuses_a_name_that_is_taken_as_the_submission_would(repository, scheduler, capsys):
-    other = repository.folder / "copy"
-    other.mkdir()
-    for name in ("study.yaml", "dvc.yaml", "params.yaml", "stage.py"):
-        shutil.copy(repository.folder / name, other)
-    repository.commit()
+    other = copied(repository)
     give(repository, scheduler)
     assert main(["submit", str(other / "study.yaml"), "--dry-run"]) == 2
     assert "name: got toy, and " in capsys.readouterr().err
