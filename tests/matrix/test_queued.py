@@ -20,16 +20,6 @@ STASH = "5" * 40
 
 
 @pytest.fixture
-def repository(tmp_path) -> Repository:
-    return Repository(tmp_path)
-
-
-@pytest.fixture
-def scheduler() -> Commanded:
-    return Commanded()
-
-
-@pytest.fixture
 def by_hand(repository):
     """A function that takes an entry of DVC's queue over, as if it had been there; returns its run."""
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from tests.matrix.toy import Commanded, Repository, record
+from tests.matrix.toy import Repository, record
 
 from assay.__main__ import main
 from assay.matrix.standing import study_status
@@ -22,15 +22,9 @@ POOL = ".assay/pool"
 FAULT = {"kind": "ValueError", "error": "no"}
 
 
-@pytest.fixture
-def repository(tmp_path, monkeypatch) -> Repository:
+@pytest.fixture(autouse=True)
+def here(tmp_path, monkeypatch) -> None:
     monkeypatch.chdir(tmp_path)
-    return Repository(tmp_path)
-
-
-@pytest.fixture
-def scheduler() -> Commanded:
-    return Commanded()
 
 
 @pytest.fixture

@@ -29,16 +29,6 @@ POOL = ".assay/pool"
 ALL = [(arm, seed) for seed in (0, 1) for arm in ("slow", "fast", "broken")]
 
 
-@pytest.fixture
-def repository(tmp_path) -> Repository:
-    return Repository(tmp_path)
-
-
-@pytest.fixture
-def scheduler() -> Commanded:
-    return Commanded()
-
-
 def give(repository: Repository, scheduler: Commanded, **options: bool) -> list[Decision]:
     return submit(open_study(repository.study, None), scheduler, **options)
 

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from assay.errors import DataError, UserError
+from assay.matrix.submission import REGISTERED
 
 NOBODY = {f"GIT_{role}_{part}": "assay@localhost" for role in ("AUTHOR", "COMMITTER") for part in ("NAME", "EMAIL")}
 SHOWN = 5
@@ -56,8 +57,6 @@ def refuse_uncommitted(root: Path, pipeline: Path, study: Path) -> None:
     Raises:
         UserError: files that a run would lack, or have in an older version.
     """
-    from assay.matrix.verdicts.registration import REGISTERED  # it reads runs, which nothing else here does
-
     differing = [name for name in changed(root, [study]) if Path(name).name != REGISTERED]
     if differing:
         more = f" and {len(differing) - SHOWN} more" if len(differing) > SHOWN else ""

@@ -17,6 +17,8 @@ JOB_SCRIPT = "job.sh"
 """The job as the scheduler gets it, rendered; in the run's folder."""
 JOB_LOG = "job.log"
 """What a job says before and after the command it supervises; in the run's folder."""
+REGISTERED = "registered.json"
+"""The hypotheses of a study as they were registered, beside its runs."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,7 +6,8 @@ import pytest
 
 from assay.errors import DataError
 from assay.matrix.study import HypothesisConfig
-from assay.matrix.verdicts.registration import REGISTERED, read_registration, register
+from assay.matrix.submission import REGISTERED
+from assay.matrix.verdicts.registration import read_registration, register
 
 
 def hypothesis(margin: float = 0.05, confidence: float = 0.95) -> HypothesisConfig:

@@ -18,9 +18,7 @@ from assay.errors import DataError
 from assay.files import write_bytes
 from assay.matrix.cells import METRICS
 from assay.matrix.study import StudyConfig
-from assay.matrix.submission import taken_over
-
-REGISTERED = "registered.json"
+from assay.matrix.submission import REGISTERED, taken_over
 
 
 @dataclass(frozen=True, kw_only=True)
