@@ -29,6 +29,7 @@ LESIONS = 2  # at most, in one phantom
 TISSUES = 3
 CBF_SD, ATT_SD = 3.0, 50.0  # voxel noise in healthy tissue
 CBF_LIMITS, ATT_LIMITS = (0.0, 200.0), (100.0, 5000.0)
+BLUR_BLOCK = 16  # pixels blurred at once along an axis
 CPU_BLOCK, GPU_BLOCK = 2**18, 2**24  # pixels worked on at once: what a cache, or a GPU, can hold (changes the draws)
 
 RANGES: dict[str, tuple[tuple[Interval, Interval], ...]] = {
@@ -105,12 +106,23 @@ def gaussian_blur(maps: Tensor, sigma: float) -> Tensor:
     """Blur maps (..., H, W) in the plane with standard deviation `sigma` in pixels; 0 blurs nothing.
 
     The kernel ends at 4 sigma and the image is mirrored about its outer edge (d c b a | a b c d), the
-    conventions of `scipy.ndimage.gaussian_filter`.
+    conventions of `scipy.ndimage.gaussian_filter`. Not differentiable.
     """
     if sigma == 0:
         return maps
-    rows, columns = (_blur_matrix(edge, sigma).to(maps) for edge in maps.shape[-2:])
-    return rows @ maps @ columns.T
+    rows = maps.movedim(-2, 0)
+    blurred = _blur_axis(rows.reshape(len(rows), -1), sigma).view(rows.shape)
+    return _blur_axis(blurred.view(-1, rows.shape[-1]).T, sigma).T.view(rows.shape).movedim(0, -2)
+
+
+def _blur_axis(lines: Tensor, sigma: float) -> Tensor:
+    """Blur (edge, lines) along the first axis, a few outputs at a time from the pixels that they depend on."""
+    edge, reach = len(lines), _reach(sigma)
+    matrix, blurred = _blur_matrix(edge, sigma).to(lines), torch.empty_like(lines)
+    for start in range(0, edge, BLUR_BLOCK):
+        out, near = slice(start, start + BLUR_BLOCK), slice(max(start - reach, 0), start + BLUR_BLOCK + reach)
+        torch.mm(matrix[out, near], lines[near], out=blurred[out])
+    return blurred
 
 
 def _draw(batch: PhantomBatch, ranges: str, lesions: bool, blur_sigma: float, generator: torch.Generator) -> None:
@@ -214,9 +226,13 @@ def _paint(code: Tensor, healthy: Tensor, rim: Tensor, ranges: str, generator: t
     rows = torch.where(codes < TISSUES, codes, TISSUES - 1 + rim + (codes - TISSUES) % 2)  # (n, 7), of the table
     low, high = torch.tensor(RANGES[ranges], device=device).unbind(-1)
     values = low[rows] + (high - low)[rows] * _rand((n, len(codes), 2), generator)
-    noise = torch.randn((2, *code.shape), generator=generator, device=device).mul_(healthy.float())
+    noise = torch.randn((2, *code.shape), generator=generator, device=device).mul_(healthy)
     sd = torch.tensor((CBF_SD, ATT_SD), device=device).view(2, 1, 1)
-    return values.movedim(-1, 0).gather(2, code.long().expand_as(noise)).addcmul_(noise, sd)
+    entry = (code + len(codes) * torch.arange(n, dtype=torch.int32, device=device).unsqueeze(1)).flatten()
+    noise.mul_(sd)
+    for k, each in enumerate(noise.view(2, -1)):
+        each.add_(values[..., k].flatten().index_select(0, entry))
+    return noise
 
 
 def _mark_boundary(code: Tensor, out: Tensor) -> None:
@@ -232,14 +248,18 @@ def _mark_boundary(code: Tensor, out: Tensor) -> None:
 @lru_cache(maxsize=8)
 def _blur_matrix(edge: int, sigma: float) -> Tensor:
     """The blur along one axis as a matrix (edge, edge)."""
-    radius = int(4.0 * sigma + 0.5)
-    offset = torch.arange(-radius, radius + 1)
+    offset = torch.arange(-_reach(sigma), _reach(sigma) + 1)
     weight = torch.exp(-0.5 * (offset.double() / sigma) ** 2)
     source = (torch.arange(edge).view(-1, 1) + offset) % (2 * edge)
     source = torch.minimum(source, 2 * edge - 1 - source)  # mirrored about the outer edge
     return torch.zeros(edge, edge, dtype=torch.float64).scatter_add_(
         1, source, (weight / weight.sum()).expand(edge, -1)
     )
+
+
+def _reach(sigma: float) -> int:
+    """Pixels to either side that a blur takes in."""
+    return int(4.0 * sigma + 0.5)
 
 
 def _scaled(pixels: int, size: int) -> int:
