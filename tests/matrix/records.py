@@ -33,7 +33,7 @@ def seconds_by_stage(params: Mapping[str, Any], noise: float = 0.0) -> dict[str,
             "train": _work(step * steps, steps),
             "validate": dataclasses.replace(_work(0.05 * passes * factor, passes, of=1), passes=passes),
         },
-        "validate": {"validate": _work(0.5 * evaluations * evaluation["phantoms"] / 50 * factor, evaluations)},
+        "validate": {"validate": _work(3e-3 * width * evaluations * evaluation["phantoms"] / 50 * factor, evaluations)},
         "sensitivity": {"sensitivity": _work(1.5 * factor, 3)},
     }
 

@@ -94,6 +94,16 @@ def test_a_real_number_is_no_other_shape(study):
     assert arms["rate"].seconds == arms["base"].seconds
 
 
+def test_a_larger_network_takes_longer_to_judge_however_it_was_trained(study):
+    wide = "  wide: {reason: more channels, set: {model.hidden_sizes: [48, 96, 192]}}\n"
+    path = study(HEAD + ARMS + wide)
+    runs(path, "base", {})
+    runs(path, "narrow", {"model.hidden_sizes": [12, 24, 48]}, study="another")
+    judged = {name: arm.stages["validate"] for name, arm in look(path).arms.items()}
+    assert judged["wide"].basis == "other shapes" and judged["wide"].value > 1.2 * judged["base"].value
+    assert judged["longer"] == judged["rate"] == judged["base"] and judged["base"].basis == "replicates"
+
+
 def test_other_shapes_tell_with_a_wider_interval_that_holds_the_truth(study):
     wide = "  wide: {reason: more channels, set: {model.hidden_sizes: [40, 80, 160]}}\n"
     path = study(HEAD + ARMS + wide)

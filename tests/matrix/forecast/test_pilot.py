@@ -17,6 +17,7 @@ PIPELINE = """\
 stages:
   simulate: {cmd: python stage.py simulate, params: [data], outs: ["${data.path}"]}
   train: {cmd: python stage.py train, params: [train], deps: ["${data.path}"], outs: [results/train/model]}
+  validate: {cmd: python stage.py validate, params: [evaluation], deps: [results/train/model], outs: [results/validate]}
 """
 STAGE = """\
 import pathlib, sys, time
@@ -28,6 +29,10 @@ if sys.argv[1] == "simulate":
     pathlib.Path(params["data"]["path"]).mkdir(parents=True)
     with progress.phase("simulate", total=params["data"]["phantoms"]) as p:
         p.advance(params["data"]["phantoms"])
+elif sys.argv[1] == "validate":
+    pathlib.Path("results/validate").mkdir(parents=True)
+    with progress.phase("validate", total=2) as p:
+        p.advance(2)
 else:
     train = params["train"]
     with progress.phase("train", total=train["steps"]) as p:
@@ -69,12 +74,12 @@ def repository(tmp_path) -> Repository:
 
 
 def test_a_pilot_makes_every_arm_known_and_leaves_nothing_but_its_record(repository, capsys):
-    """`wide` needs a pilot of its own, for its training reads the model; it finds the data of the first one."""
+    """`wide` is another network to train and to judge, and finds the data of the first one; `rate` is none."""
     before = repository.git("status", "--porcelain")
     assert main(["plan", str(repository.study), "--pilot", "2", "--json"]) == 0
     shown = capsys.readouterr()
     told = [line.rpartition(" in ")[0] for line in shown.err.splitlines()]
-    assert told[1:] == ["pilot: base: simulate, train", "pilot: wide: train"]
+    assert told[1:] == ["pilot: base: simulate, train, validate", "pilot: wide: train, validate"]
     arms = {arm["name"]: arm["forecast"] for arm in json.loads(shown.out)["arms"]}
     for arm in arms.values():  # 5000 steps of 10 ms, 51 validations of 20 ms
         assert 40 < arm["stages"]["train"]["value"] < 150 and arm["seconds"]["high"] < 400
@@ -93,7 +98,7 @@ def test_a_pilot_that_fails_says_where_its_log_is_and_the_others_go_on(repositor
     said = run(repository)
     failed = next(line for line in said if line.startswith("pilot: rate:"))
     assert "it ended with 3: assay logs " in failed and str(repository.folder / "runs/toy/.pilot/rate/0") in failed
-    assert any(line.startswith("pilot: wide: train in") for line in said)
+    assert any(line.startswith("pilot: wide: train, validate in") for line in said)
 
 
 def test_the_time_is_a_bound_and_what_was_not_measured_is_named(repository):

@@ -1,7 +1,8 @@
 """The stages of a pipeline as a forecast sees them: what each reads, trains, needs; open it to change what a shape is.
 
-Two runs have the same *shape* in a stage where every parameter that it reads is equal, real numbers aside: those seldom
-change how much is computed, unless one is zero. The *form* is the shape without the budget of the stage's training.
+Two runs have the same *shape* in a stage where every parameter is equal that it reads, or a stage that it needs, for
+a larger network takes longer to judge, too. Real numbers do not count, unless one is zero: they seldom change how much
+is computed. Nor does how a stage before was trained. The *form* is the shape without the budget of its own training.
 """
 
 from collections.abc import Hashable, Iterator, Mapping, Sequence
@@ -18,6 +19,8 @@ from assay.studies import study_config
 
 BUDGET = ("steps", "epochs", "validate_every", "patience", "checkpoint_every")
 """Keys of a training section that say how much is trained, and nothing of what one step takes."""
+MEMBERS = "ensemble_size"
+"""The key of a training section that later stages feel."""
 SEED = "seed"
 Leaves = dict[str, Any]
 
@@ -34,33 +37,45 @@ class Parameters:
         return {key: _shape(value) for key, value in self.leaves.items()}
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class PipelineStage:
-    """One stage. keys: sections and dotted keys that it reads; train: its training section; needs: earlier stages."""
+    """One stage. keys: sections and dotted keys that it reads; train: its training section; needs: earlier stages.
+
+    behind: those, and what they need in turn.
+    """
 
     name: str
     command: str
     keys: tuple[str, ...]
     train: str | None
     needs: tuple[str, ...]
+    behind: tuple["PipelineStage", ...]
     outs: tuple[str, ...]
 
     def reads(self, leaf: str) -> bool:
         """Whether a parameter is among those it reads; all are where nothing is known."""
         return not self.keys or f"{leaf}.".startswith(tuple(f"{key}." for key in self.keys))
 
+    def leaves_its_mark(self, leaf: str) -> bool:
+        """Whether later stages may take longer for a parameter of this one: they do not for how it was trained."""
+        section, _, key = leaf.rpartition(".")
+        return self.reads(leaf) and (
+            self.train is None or key == MEMBERS or not f"{section}.".startswith(f"{self.train}.")
+        )
+
     def names(self, leaves: Leaves) -> tuple[str, ...]:
-        """The names of those it reads, without the seed."""
+        """The names of those that tell how much it does, without the seed."""
         return _names(self, tuple(leaves))
 
     def leaves(self, leaves: Leaves) -> Leaves:
         """Those it reads, without the seed."""
-        return {name: leaves[name] for name in self.names(leaves)}
+        return {leaf: value for leaf, value in leaves.items() if leaf != SEED and self.reads(leaf)}
 
 
 @lru_cache(maxsize=1000)
 def _names(stage: PipelineStage, leaves: tuple[str, ...]) -> tuple[str, ...]:
-    return tuple(sorted(leaf for leaf in leaves if leaf != SEED and stage.reads(leaf)))
+    told = (leaf for leaf in leaves if stage.reads(leaf) or any(each.leaves_its_mark(leaf) for each in stage.behind))
+    return tuple(sorted(leaf for leaf in told if leaf != SEED))
 
 
 def read_pipeline(path: Path, study: str) -> dict[str, PipelineStage]:
@@ -74,12 +89,14 @@ def read_pipeline(path: Path, study: str) -> dict[str, PipelineStage]:
     for name, told in dict(read(path).get("stages") or {}).items():
         keys = tuple(module.STAGES.get(name, ()))
         deps, outs = _paths(told, "deps"), tuple(path for kind in ("outs", "metrics") for path in _paths(told, kind))
+        needed = [each for each in found.values() if _overlap(deps, each.outs)]
         found[name] = PipelineStage(
             name=name,
             command=str(told.get("cmd", "")),
             keys=keys,
             train=_training(module.Params, keys),
-            needs=tuple(each.name for each in found.values() if _overlap(deps, each.outs)),
+            needs=tuple(each.name for each in needed),
+            behind=tuple(dict.fromkeys(stage for each in needed for stage in (each, *each.behind))),
             outs=outs,
         )
     return found
