@@ -20,7 +20,7 @@ pytestmark = pytest.mark.torture
 MIB = 2**20
 WITHIN_S = 60.0
 DAY_S = 86400.0
-HOG = "import time\nkept = [bytearray(450 * 2**20)]\nwhile True: kept.append(bytearray(2**20)); time.sleep(0.1)"
+HOG = "import time\nkept = [bytearray(1000 * 2**20)]\nwhile True: kept.append(bytearray(2**20)); time.sleep(0.1)"
 LIMITED = "import resource; resource.setrlimit(resource.RLIMIT_AS, (200 * 2**20, 200 * 2**20))\n"
 LOADER = """
     from torch.utils.data import DataLoader, Dataset
@@ -62,19 +62,19 @@ def diagnosed(supervised: Supervised) -> Diagnosis:
 
 
 def test_a_job_out_of_memory_is_warned_of_and_recognised(supervised):
-    with memory_cgroup(600 * MIB) as supervised.prefix:
+    with memory_cgroup(1200 * MIB) as supervised.prefix:
         code, said = supervised.run(command=[sys.executable, "-c", HOG], within_s=WITHIN_S)
         found, resources = diagnosed(supervised), supervised.attempt()["resources"]
         assert supervised.ended()
     assert code == 137
     assert found.cause == "host OOM"
     assert resources["oom_kills"] == 1
-    assert resources["memory_limit"] == 600 * MIB
-    assert "GiB of 0.6 GiB" in said and "ask for more" in said
+    assert resources["memory_limit"] == 1200 * MIB
+    assert "GiB of 1.2 GiB" in said and "ask for more" in said
 
 
 def test_a_program_out_of_address_space_is_recognised(supervised):
-    code, said = supervised.run(command=[sys.executable, "-c", LIMITED + HOG.replace("450", "150")], within_s=WITHIN_S)
+    code, said = supervised.run(command=[sys.executable, "-c", LIMITED + HOG.replace("1000", "150")], within_s=WITHIN_S)
     assert code == 1
     assert diagnosed(supervised).cause == "host OOM"
     assert "RLIMIT_AS" in said
