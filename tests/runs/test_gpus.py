@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from assay.runs import gpus, resources
-from assay.runs.gpus import Gpus, Meter, describe, measure
+from assay.runs.gpus import Gpus, Meter, describe, measure, visible_gpus
 from assay.runs.processes import descendants, state
 
 GIB = 2**30
@@ -32,6 +32,9 @@ def answering(device):
     return 0 if device == "GPU-aa" else 1
 def nvmlDeviceGetMemoryInfo(device): return Memory([2, 6][answering(device)] * 2**30, 8 * 2**30)
 def nvmlDeviceGetUtilizationRates(device): return Rates([10, 90][answering(device)])
+def nvmlDeviceGetUUID(device):
+    answering(device)
+    return device
 def nvmlDeviceGetName(device): return f"Fake {device}"
 def nvmlDeviceGetComputeRunningProcesses(device): return [Process(42, 2**30)]
 """
@@ -77,6 +80,22 @@ def test_the_visible_devices_that_answer_are_measured_together(nvml, visible, ex
 def test_a_stall_is_shown_what_is_on_each_device(nvml):
     text = describe(nvml, "0")
     assert text == "Fake GPU-aa: 2.0 of 8.0 GiB\n  10 % busy\n  process 42: 1073741824 bytes"
+
+
+@pytest.mark.parametrize(
+    "visible, ids", [(None, ["GPU-aa", "GPU-bb"]), ("1", ["GPU-bb"]), ("GPU-aa", ["GPU-aa"]), ("", [])]
+)
+def test_those_that_answer_and_are_visible_can_be_given_to_jobs(driver, monkeypatch, visible, ids):
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if visible is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    assert visible_gpus() == ids
+
+
+def test_a_driver_that_hangs_has_no_gpus_to_give(driver, monkeypatch):
+    monkeypatch.setenv("FAKE_DRIVER", "hangs")
+    monkeypatch.setattr(gpus, "IDS_WITHIN_S", 0.5)
+    assert visible_gpus() == []
 
 
 def test_figures_arrive_in_samples_and_the_meter_is_no_part_of_the_tree(driver, monkeypatch):

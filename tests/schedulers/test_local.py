@@ -12,9 +12,10 @@ from threading import Timer
 
 import pytest
 
-from assay.errors import DataError
+from assay.errors import DataError, SchedulerError
 from assay.schedulers import Job
-from assay.schedulers.local import Local, claimed, read_state
+from assay.schedulers.config import ResourcesConfig
+from assay.schedulers.local import Local, State, claimed, read_state, start_ticks, write_state
 from assay.schedulers.pool import Pool, main
 
 WITHIN_S = 20.0
@@ -168,6 +169,79 @@ def test_a_full_disk_ends_no_job_and_what_became_of_each_is_kept_once_there_is_r
         Pool(pool.folder).work()
     assert list(pool.states(ids).values()) == ["EXIT 0"] * 2
     assert not (tmp_path / "first.asked").exists()
+
+
+@pytest.fixture
+def two_gpus(monkeypatch) -> None:
+    """A computer with two GPUs, as the pool and whoever submits see it."""
+    for module in ("local", "pool"):
+        monkeypatch.setattr(f"assay.schedulers.{module}.visible_gpus", lambda: ["GPU-a", "GPU-b"])
+    monkeypatch.setattr("assay.schedulers.pool.LINGER_S", 0.5)
+    monkeypatch.setattr(Local, "wake", lambda _: None)
+
+
+def with_gpus(folder: Path, name: str, count: int, code: int = 0) -> Job:
+    """Notes which GPUs it may use, waits for the other jobs to have done so, and ends with `code` the first time."""
+    text = (
+        "import os, sys, time\n"
+        f"open('gpus', 'a').write('{name} ' + os.environ.get('CUDA_VISIBLE_DEVICES', 'all') + '\\n')\n"
+        "time.sleep(0.6)\n"
+        f"sys.exit(0 if open('gpus').read().count('{name} ') > 1 else {code})"
+    )
+    return replace(job(folder, text, name), resources=ResourcesConfig(gpus=count))
+
+
+def given(folder: Path) -> dict[str, list[str]]:
+    found: dict[str, list[str]] = {}
+    for line in (folder / "gpus").read_text().splitlines():
+        name, _, gpus = line.partition(" ")
+        found.setdefault(name, []).append(gpus)
+    return found
+
+
+def test_each_job_gets_gpus_of_its_own_as_long_as_there_are_some(two_gpus, tmp_path):
+    pool = Local(tmp_path / "pool", jobs=4)
+    for name in ("first", "second", "third"):
+        pool.submit(with_gpus(tmp_path, name, 1))
+    pool.submit(with_gpus(tmp_path, "none", 0))
+    Pool(pool.folder).work()
+    found = given(tmp_path)
+    assert {found["first"][0], found["second"][0]} == {"GPU-a", "GPU-b"} and found["third"][0] in ("GPU-a", "GPU-b")
+    assert found["none"] == [os.environ.get("CUDA_VISIBLE_DEVICES", "all")]
+
+
+def test_a_job_that_is_given_again_keeps_its_gpu(two_gpus, tmp_path):
+    pool = Local(tmp_path / "pool", jobs=2)
+    for name in ("first", "second"):
+        pool.submit(with_gpus(tmp_path, name, 1, code=75))
+    Pool(pool.folder).work()
+    found = given(tmp_path)
+    assert all(len(gpus) == 2 and len(set(gpus)) == 1 for gpus in found.values()) and found["first"] != found["second"]
+
+
+def test_the_gpus_of_a_job_that_outlives_its_pool_are_taken(two_gpus, tmp_path):
+    pool = Local(tmp_path / "pool", jobs=2)
+    old = pool.submit(with_gpus(tmp_path, "old", 1))
+    mine = State(word="RUNNING", pid=os.getpid(), start_ticks=start_ticks(os.getpid()), gpus=["GPU-a"])
+    write_state(pool.folder, old, mine)
+    pool.submit(with_gpus(tmp_path, "new", 1))
+    again = Pool(pool.folder)
+    again._start()
+    wait_until((tmp_path / "gpus").exists)
+    assert given(tmp_path) == {"new": ["GPU-b"]}
+    again.running["000002"].process.wait()
+
+
+def test_more_gpus_than_there_are_is_refused_and_nothing_is_queued(two_gpus, tmp_path):
+    pool, wanted = Local(tmp_path / "pool"), with_gpus(tmp_path, "job", 3)
+    with pytest.raises(
+        SchedulerError, match=r"resources.gpus: got 3; allowed: <= 2, the GPUs that this computer shows"
+    ):
+        pool.submit(wanted)
+    assert not list(tmp_path.glob("pool/*.json"))
+    assert "CUDA_VISIBLE_DEVICES: 3 of this computer" in pool.render(wanted)
+    elsewhere = Local(tmp_path / "pool", gives_gpus=False)
+    assert elsewhere.unavailable(wanted) == [] and "of this computer" not in elsewhere.render(wanted)
 
 
 def test_a_damaged_state_is_named(pool, tmp_path):

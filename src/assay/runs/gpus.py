@@ -1,11 +1,13 @@
 """What the visible GPUs are doing, asked in a process of its own: a driver that hangs takes only that process along.
 
-`python -m assay.runs.gpus` prints a line of JSON a second until nobody reads; with `once`, a text for people.
+`python -m assay.runs.gpus` prints a line of JSON a second until nobody reads; with `once`, a text for people; with
+`ids`, what CUDA_VISIBLE_DEVICES may name.
 """
 
 import importlib
 import json
 import os
+import subprocess
 import sys
 import time
 from contextlib import suppress
@@ -18,6 +20,8 @@ DRIVERS = (Path("/dev/nvidiactl"), Path("/dev/dxg"))
 EVERY_S = 1.0
 STALE_S = 10.0
 """Figures of a process that has said nothing for so long are nobody's."""
+IDS_WITHIN_S = 30.0
+"""A driver that has not started by then has no GPUs to give."""
 COMMAND = [sys.executable, "-P", "-m", "assay.runs.gpus"]
 
 
@@ -76,6 +80,16 @@ def _has_ended(pid: int) -> bool:
         return True
 
 
+def visible_gpus() -> list[str]:
+    """Ids of the GPUs that this process may use, for CUDA_VISIBLE_DEVICES; none where the driver does not answer."""
+    if not any(driver.exists() for driver in DRIVERS):
+        return []
+    with suppress(OSError, subprocess.TimeoutExpired):
+        asked = subprocess.run([*COMMAND, "ids"], capture_output=True, text=True, check=False, timeout=IDS_WITHIN_S)
+        return asked.stdout.split()
+    return []
+
+
 def measure(nvml: Any, visible: str | None) -> Gpus | None:
     """Ask the driver. nvml: the pynvml module, initialised. visible: CUDA_VISIBLE_DEVICES, None for all.
 
@@ -120,13 +134,18 @@ def _devices(nvml: Any, visible: str | None) -> list[Any]:
 
 
 def main(arguments: list[str]) -> None:
-    """Measure until nobody reads, or describe `once`."""
+    """Measure until nobody reads, or describe `once`, or name `ids`."""
     nvml = importlib.import_module("pynvml")
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     with suppress(nvml.NVMLError, BrokenPipeError):
         nvml.nvmlInit()
         if arguments == ["once"]:
             print(describe(nvml, visible))
+            return
+        if arguments == ["ids"]:
+            for device in _devices(nvml, visible):
+                with suppress(nvml.NVMLError):
+                    print(nvml.nvmlDeviceGetUUID(device))
             return
         while gpus := measure(nvml, visible):
             print(json.dumps(asdict(gpus)), flush=True)

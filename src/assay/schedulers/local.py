@@ -22,10 +22,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from assay.errors import DataError
+from assay.errors import DataError, SchedulerError
 from assay.files import write_bytes
+from assay.runs.gpus import visible_gpus
 from assay.runs.processes import stat
 from assay.schedulers import ALIVE, Job, Meaning, Scheduler
+from assay.schedulers.config import ResourcesConfig
 
 START_TICKS = 19  # field 22 of proc(5), counted as `stat` does
 MEANINGS: dict[str, Meaning] = {"QUEUED": "queued", "RUNNING": "running"}
@@ -40,26 +42,33 @@ class State:
     word: str
     pid: int = 0
     start_ticks: int = 0
+    gpus: Sequence[str] = ()
+    """Ids of those that it was given."""
 
 
 class Local(Scheduler):
-    """A bounded pool in a detached process; one for each folder. jobs: how many may run at a time."""
+    """A bounded pool in a detached process; one for each folder. jobs: how many may run at a time.
+
+    gives_gpus: whether jobs that ask for GPUs mean those of this computer.
+    """
 
     name = "local"
 
-    def __init__(self, folder: Path, jobs: int = 1) -> None:
+    def __init__(self, folder: Path, jobs: int = 1, gives_gpus: bool = True) -> None:
         self.folder = folder.absolute()
-        self.jobs = jobs
+        self.jobs, self.gives_gpus = jobs, gives_gpus
         self._last = 0
 
     def render(self, job: Job) -> str:
         """What the pool does, as a person would; again and again while it ends with 75."""
-        here = f"cd {shlex.quote(str(job.folder))}"
-        return f"#!/bin/sh\n{here} && exec {shlex.join(job.command)} >>{shlex.quote(str(job.log))} 2>&1\n"
+        here, gpus = f"cd {shlex.quote(str(job.folder))}", self._gpus(job)
+        given = f"# CUDA_VISIBLE_DEVICES: {gpus} of this computer, those that fewest other jobs have\n" if gpus else ""
+        return f"#!/bin/sh\n{given}{here} && exec {shlex.join(job.command)} >>{shlex.quote(str(job.log))} 2>&1\n"
 
     def submit_all(self, jobs: Sequence[Job]) -> Iterator[str]:
         """Put jobs into the queue, and start a pool if none lives, with the first one and again after the last."""
         if jobs:
+            self._refuse(max(jobs, key=self._gpus))
             write_bytes(self.folder / "jobs", f"{self.jobs}\n".encode())
         for number, job in enumerate(jobs):
             job_id = self._create(job)
@@ -107,6 +116,20 @@ class Local(Scheduler):
         alive = [job_id for job_id, word in words.items() if self.meaning(word) in ALIVE]
         return {read_job(self.folder, job_id).token: job_id for job_id in alive}
 
+    def unavailable(self, job: Job) -> list[str]:
+        """That it asks for more GPUs than there are."""
+        asked = self._gpus(job)
+        there = len(visible_gpus()) if asked else 0
+        given = f"resources.gpus: got {asked}; allowed: <= {there}, the GPUs that this computer shows"
+        return [f"{given}; lower it, or see what nvidia-smi says"] if asked > there else []
+
+    def _refuse(self, job: Job) -> None:
+        for reason in self.unavailable(job):
+            raise SchedulerError(reason)
+
+    def _gpus(self, job: Job) -> int:
+        return job.resources.gpus if self.gives_gpus else 0
+
     def _word(self, job_id: str) -> str:
         state = read_state(self.folder, job_id)
         if state.word == "QUEUED" and is_cancelled(self.folder, job_id):
@@ -118,8 +141,8 @@ class Local(Scheduler):
         return f"{state.word} {state.pid}" if state.pid else state.word
 
     def _create(self, job: Job) -> str:
-        told = {"name": job.name, "command": job.command, "folder": str(job.folder), "log": str(job.log)}
-        content = json.dumps({**told, "script": str(job.script)}, indent=1)
+        places = {"folder": str(job.folder), "log": str(job.log), "script": str(job.script)}
+        content = json.dumps({"name": job.name, "command": job.command, **places, "gpus": self._gpus(job)}, indent=1)
         self._last = self._last or max((int(each) for each in job_ids(self.folder)), default=0)
         while True:
             self._last += 1
@@ -166,7 +189,8 @@ def read_job(folder: Path, job_id: str) -> Job:
     """
     told = _json(folder / f"{job_id}.json")
     where, log, script = (Path(told[key]) for key in ("folder", "log", "script"))
-    return Job(name=told["name"], command=told["command"], folder=where, log=log, script=script)
+    asked = ResourcesConfig(gpus=told.get("gpus", 0))  # an older version has put none
+    return Job(name=told["name"], command=told["command"], folder=where, log=log, script=script, resources=asked)
 
 
 def read_state(folder: Path, job_id: str) -> State:

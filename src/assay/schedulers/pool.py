@@ -10,12 +10,16 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 from assay.errors import AssayError, DataError
 from assay.progress import UNFINISHED
+from assay.runs.gpus import visible_gpus
 from assay.runs.processes import set_parent_death_signal
 from assay.schedulers.local import (
     State,
@@ -46,6 +50,7 @@ class Running:
 
     process: "subprocess.Popen[bytes]"
     started: float
+    gpus: Sequence[str] = ()
     nowhere: int = 0
     asked: bool = False
 
@@ -103,21 +108,37 @@ class Pool:
                 self._end(job_id, "CANCELLED")
             elif free > 0:
                 free -= 1
-                self._launch(job_id, 0)
+                self._launch(job_id, 0, None)
 
     def _jobs(self) -> int:
         with suppress(OSError, ValueError):
             return int((self.folder / "jobs").read_text())
         return 1
 
-    def _launch(self, job_id: str, nowhere: int) -> None:
+    def _least_used(self, count: int) -> list[str]:
+        """The GPUs that fewest jobs have.
+
+        Raises:
+            DataError: there are not so many.
+        """
+        found = visible_gpus() if count else []
+        if len(found) < count:
+            raise DataError(f"got {len(found)} GPUs; allowed: at least {count}; see what nvidia-smi says")
+        held = [*(job.gpus for job in self.running.values()), *(state.gpus for state in self.orphans.values())]
+        taken = Counter(chain.from_iterable(held))
+        return sorted(found, key=lambda gpu: taken[gpu])[:count]
+
+    def _launch(self, job_id: str, nowhere: int, gpus: Sequence[str] | None) -> None:
+        """gpus: those that it had before."""
         try:
             job = read_job(self.folder, job_id)
+            gpus = self._least_used(job.resources.gpus) if gpus is None else gpus
             job.log.parent.mkdir(parents=True, exist_ok=True)
             with job.log.open("ab") as log:
                 process = subprocess.Popen(
                     job.command,
                     cwd=job.folder,
+                    env={**os.environ, "CUDA_VISIBLE_DEVICES": ",".join(gpus)} if gpus else None,
                     stdin=subprocess.DEVNULL,
                     stdout=log,
                     stderr=log,
@@ -128,9 +149,10 @@ class Pool:
             self._say(f"{job_id} cannot be started: {error}")
             self._end(job_id, "EXIT 127")
             return
-        self._say(f"{job_id} {job.name} started as {process.pid}")
-        self.running[job_id] = Running(process, time.monotonic(), nowhere)
-        write_state(self.folder, job_id, State(word="RUNNING", pid=process.pid, start_ticks=start_ticks(process.pid)))
+        self._say(f"{job_id} {job.name} started as {process.pid}{' with ' if gpus else ''}{','.join(gpus)}")
+        self.running[job_id] = Running(process, time.monotonic(), gpus, nowhere)
+        began = start_ticks(process.pid)
+        write_state(self.folder, job_id, State(word="RUNNING", pid=process.pid, start_ticks=began, gpus=gpus))
 
     def _bury(self) -> None:
         """Jobs whose pool was killed were asked to stop by its death; they are lost once they have."""
@@ -161,7 +183,7 @@ class Pool:
             self._end(job_id, f"GIVEN UP: ended with {UNFINISHED} {nowhere} times within {NOWHERE_S:g} s")
         else:
             self._say(f"{job_id} ended with {UNFINISHED}")
-            self._launch(job_id, nowhere)
+            self._launch(job_id, nowhere, job.gpus)
 
     def _end(self, job_id: str, word: str) -> None:
         write_state(self.folder, job_id, State(word=word))

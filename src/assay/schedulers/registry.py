@@ -14,7 +14,7 @@ from assay.schedulers.vast import Vast
 KEPT = Path(".assay")
 """Below the repository: where a scheduler keeps what it needs between two commands."""
 SCHEDULERS: dict[str, Callable[[Path, MachineConfig], Scheduler]] = {
-    "local": lambda kept, machine: Local(kept / "pool", machine.jobs),
+    "local": lambda kept, machine: Local(kept / "pool", machine.jobs, gives_gpus=machine.container.host is None),
     "slurm": lambda kept, machine: Slurm(kept / "slurm", machine.slurm),
     "lsf": lambda kept, machine: Lsf(kept / "lsf", machine.lsf),
     "vast": lambda kept, machine: Vast(kept / "vast", machine.vast),
