@@ -120,7 +120,8 @@ class PlainScans(Dataset):
         return len(self.rows.labels)
 
     def __getitem__(self, index: int) -> tuple[torch.Tensor, torch.Tensor]:
-        image, _ = augment(self.rows.images[index : index + 1], self.params.augmentation, self.rng)
+        row = slice(index, index + 1)
+        image, *_ = augment(self.rows.images[row], self.rows.switch[row], self.params.augmentation, self.rng)
         return image[0], self.rows.labels[index]
 
 

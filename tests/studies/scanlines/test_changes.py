@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from assay.studies.scanlines.changes import Change, detect, judge
+from assay.studies.scanlines.changes import Change, Detector, detect, judge
 
 LINES = torch.arange(1, 21)
 
@@ -22,6 +22,19 @@ def test_a_change_is_reported_once_it_has_lasted():
 def test_a_flicker_is_none():
     assert detect(labels((0, 8), (3, 2), (0, 10)), LINES, hold=3, first=1) == []
     assert detect(labels((0, 8), (3, 2), (1, 2), (3, 8)), LINES, hold=3, first=1) == [Change(15, 13, 0, 3)]
+
+
+def test_lines_are_counted_and_not_read_outs():
+    """A network that reads out every fourth line knows of a change after line 10 with its next two read-outs."""
+    lines = torch.arange(4, 21, 4)
+    assert detect(torch.tensor([0, 0, 3, 3, 3]), lines, hold=3, first=1) == [Change(16, 12, 0, 3)]
+    assert detect(torch.tensor([0, 0, 3, 3, 3]), lines, hold=1, first=1) == [Change(12, 12, 0, 3)]
+
+
+def test_a_doubtful_line_begins_the_count_anew():
+    detector = Detector(hold=2)
+    fed = [detector.feed(line, label) for line, label in enumerate([None, 0, 3, None, 3, 3], start=1)]
+    assert fed == [None] * 5 + [Change(6, 5, 0, 3)]
 
 
 def test_the_first_lines_are_ignored():

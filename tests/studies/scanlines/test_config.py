@@ -80,7 +80,11 @@ REFUSED = {
         ["loss.line_targets=null"],
         "loss.line_targets: got null; allowed: a value with model.architecture causal; it reads out each line",
     ),
-    "first line": (["loss.first_line=17"], "loss.first_line: got 17; allowed: <= 16, data.lines"),
+    "first line": (["loss.first_line=17"], "loss.first_line: got 17; allowed: <= 16, the last line that is read out"),
+    "first line of windows": (
+        [*choose("lrcn"), "model.window=4", "model.window_stride=8", "loss.first_line=13"],
+        "loss.first_line: got 13; allowed: <= 12, the last line that is read out",
+    ),
     "two corrections": (
         ["loss.logit_adjustment=1"],
         "loss.logit_adjustment: got 1; allowed: 0 with class_weights true; they correct the same imbalance",

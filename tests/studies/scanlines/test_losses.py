@@ -7,6 +7,7 @@ import torch
 from torch.nn import functional
 
 from assay.studies.scanlines.losses import (
+    Truth,
     class_weights,
     classification,
     entropy,
@@ -82,7 +83,12 @@ def test_read_outs_that_do_not_count_have_no_influence(make_params):
 
 
 def test_until_the_switch_the_target_is_the_first_surface():
-    """The tip changes with line 2, counted from 0: after two lines it has not changed, after three it has."""
-    given = (torch.tensor([3, 1]), torch.tensor([0, 1]), torch.tensor([2, 4]), torch.arange(1, 5))
-    assert targets(*given, "switch").tolist() == [[0, 0, 3, 3], [1, 1, 1, 1]]
-    assert targets(*given, "image").tolist() == [[3] * 4, [1] * 4]
+    """The tip changes with line 2, counted from 0: after two lines it has not changed, after three it has.
+
+    The second image has no change, and a wrong label, which stays: it is 2 in truth. The third was cropped before the
+    change, the fourth after it.
+    """
+    labels, first, switch = (torch.tensor(each) for each in ([3, 1, 3, 3], [0, 2, 0, 0], [2, 4, 5, 0]))
+    truth, read_outs = Truth(labels, first, switch, 4), torch.arange(1, 5)
+    assert targets(truth, read_outs, "switch").tolist() == [[0, 0, 3, 3], [1, 1, 1, 1], [0] * 4, [3] * 4]
+    assert targets(truth, read_outs, "image").tolist() == [[3] * 4, [1] * 4, [3] * 4, [3] * 4]

@@ -73,6 +73,8 @@ def test_the_constant_knows_the_shares_of_the_training_part_alone():
 
 def test_probabilities_of_merged_classes_add_up():
     assert merged(torch.tensor([[0.1, 0.2, 0.3, 0.4]]), (0, 1, 1, 0)).tolist() == [[0.5, 0.5]]
+    many = torch.randn(10_000, 6, generator=torch.Generator().manual_seed(0)).mul(20).softmax(-1)
+    assert float(merged(many, (0, 1, 1, 0, 1, 1)).max()) <= 1  # rounding made 1.0000001 of some
 
 
 def test_lines_that_have_not_been_seen_are_0_or_the_seen_ones_again():

@@ -85,7 +85,8 @@ def settings(make_params, **changed):
 
 def changed_images(config, seed=0):
     images = torch.randn(50, 16, 24, generator=torch.Generator().manual_seed(1))
-    return images, *augment(images, config, torch.Generator().manual_seed(seed))
+    changed = augment(images, torch.full((50,), 16), config, torch.Generator().manual_seed(seed))
+    return images, changed.images, changed.lengths
 
 
 def test_without_augmentation_images_stay_as_they_are(make_params):
@@ -124,9 +125,22 @@ def test_gain_and_offset_are_the_lines_own(make_params):
 
 def test_a_crop_is_a_stretched_part(make_params):
     ramp = torch.arange(24.0).expand(5, 16, 24)
-    found, _ = augment(ramp, settings(make_params, crop=0.4), torch.Generator().manual_seed(0))
-    slope = found.diff(dim=2)[:, :, 4:-4]
+    found = augment(ramp, torch.full((5,), 16), settings(make_params, crop=0.4), torch.Generator().manual_seed(0))
+    slope = found.images.diff(dim=2)[:, :, 4:-4]
     assert ((slope > 0.55) & (slope <= 1.0001)).all()
+
+
+def test_a_tip_change_moves_with_the_crop(make_params):
+    """Images are 0 before their change and 1 from it on: half of a line either way is the rounding."""
+    switch = torch.arange(17).repeat(40)
+    steps = (torch.arange(16) >= switch[:, None]).float()[:, :, None].expand(-1, -1, 24)
+    found = augment(steps, switch, settings(make_params, crop=0.4), torch.Generator().manual_seed(0))
+    ones = found.images[:, :, 0].sum(1)
+    inside = (switch < 16) & (found.switch <= 16)
+    assert float((ones + found.switch - 16)[inside].abs().max()) <= 1.0
+    assert (found.switch[switch == 16] == 16).all() and not ones[switch == 16].any()
+    before = found.switch == 17
+    assert 0 < int(before.sum()) < 200 and float(ones[before].max()) <= 1.0 and (switch[before] < 16).all()
 
 
 def test_truncation_leaves_the_first_lines_and_says_how_many(make_params):

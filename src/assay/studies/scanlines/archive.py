@@ -40,9 +40,23 @@ def read_archive(path: Path, lines: int, classes: int, groups: str, transpose: b
     images = np.asarray(arrays["images"])
     if transpose and images.ndim == 3:
         images = images.swapaxes(1, 2)
-    _, parents = np.unique(arrays[groups], return_inverse=True)
-    found = Labelled(images.astype(np.float32), np.asarray(arrays["labels"]), parents.astype(np.int64))
-    return check(found, path, lines, classes)
+    if not np.issubdtype(images.dtype, np.floating) and not np.issubdtype(images.dtype, np.integer):
+        raise DataError(f"{path}: got images of type {images.dtype}; allowed: real numbers; convert them")
+    parents = _parents(arrays[groups], path, groups)
+    return check(Labelled(images.astype(np.float32), np.asarray(arrays["labels"]), parents), path, lines, classes)
+
+
+def _parents(named: NDArray[np.generic], path: Path, groups: str) -> NDArray[np.int64]:
+    """A number for each parent scan. Those that are not known cannot be told from each other, so they are refused."""
+    empty = np.char.strip(named.astype(str)) == "" if named.dtype.kind in "US" else named != named
+    unknown = np.flatnonzero(empty)
+    if len(unknown):
+        got = f"no parent scan of image {unknown[0]} in {groups}"
+        raise DataError(
+            f"{path}: got {got}; allowed: one for each; give every image of an unknown one a name of its own"
+        )
+    numbers: NDArray[np.int64] = np.unique(named, return_inverse=True)[1].reshape(named.shape).astype(np.int64)
+    return numbers
 
 
 def _arrays(path: Path) -> dict[str, NDArray[np.generic]]:
@@ -51,8 +65,8 @@ def _arrays(path: Path) -> dict[str, NDArray[np.generic]]:
             return {name: file[name] for name in file.files}
     except FileNotFoundError:
         raise DataError(f"{path}: no such file; allowed: an npz file; set data.file to one") from None
-    except (ValueError, OSError, zipfile.BadZipFile) as error:
-        reason = str(error).splitlines()[0]
+    except (ValueError, OSError, EOFError, TypeError, zipfile.BadZipFile) as error:
+        reason = (str(error).splitlines() or ["it is empty"])[0]
         raise DataError(f"{path}: cannot be read ({reason}); allowed: an npz file without objects") from error
 
 
@@ -64,7 +78,7 @@ def check(found: Labelled, path: Path, lines: int, classes: int) -> Labelled:
             the list of classes, or a class has no image.
     """
     images, labels, groups = found
-    if images.ndim != 3 or not len(images) == len(labels) == len(groups) or not len(images):
+    if images.ndim != 3 or not labels.shape == groups.shape == (len(images),) or not len(images):
         got = f"images {images.shape}, labels {labels.shape}, groups {groups.shape}"
         raise DataError(f"{path}: got {got}; allowed: images (n, lines, points), a label and a group for each")
     if images.shape[1] != lines:

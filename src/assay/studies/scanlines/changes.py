@@ -16,27 +16,27 @@ class Change(NamedTuple):
 
 
 class Detector:
-    """Reports a change once a new label has stayed for `hold` lines; fed with the label after each line."""
+    """Reports a change once a new label has stayed for `hold` lines; fed with the label after each read-out."""
 
     def __init__(self, hold: int) -> None:
         self.hold = hold
         self.state: int | None = None
         self.candidate: int | None = None
-        self.stayed = 0
+        self.since = 0
 
-    def feed(self, line: int, label: int) -> Change | None:
-        """The change that is known after `line` lines, if one is."""
+    def feed(self, line: int, label: int | None) -> Change | None:
+        """The change that is known after `line` lines, if one is. A label of None says nothing new."""
         if self.state is None:
             self.state = label
-        if label == self.state:
-            self.candidate, self.stayed = None, 0
+        if label is None or label == self.state or self.state is None:
+            self.candidate = None
             return None
-        self.stayed = self.stayed + 1 if label == self.candidate else 1
-        self.candidate = label
-        if self.stayed < self.hold:
+        if label != self.candidate:
+            self.candidate, self.since = label, line
+        if line - self.since + 1 < self.hold:
             return None
-        found = Change(line, line - self.hold + 1, self.state, label)
-        self.state, self.candidate, self.stayed = label, None, 0
+        found = Change(line, self.since, self.state, label)
+        self.state, self.candidate = label, None
         return found
 
 

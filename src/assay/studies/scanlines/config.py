@@ -9,7 +9,7 @@ from typing import Annotated
 
 from assay.config.fields import Bounds, Problem
 from assay.engine.config import TrainConfig
-from assay.studies.scanlines.network_section import ModelConfig
+from assay.studies.scanlines.network_section import ModelConfig, read_out_lines
 from assay.studies.scanlines.sections import (
     AugmentationConfig,
     DataConfig,
@@ -85,8 +85,9 @@ class Params:
             if not per_line and given is not None:
                 allowed = f"null with model.architecture {name}"
                 yield Problem(f"loss.{key}", str(given).lower(), allowed, "it has one read-out")
-        if per_line and self.loss.first_line is not None and self.loss.first_line > self.data.lines:
-            yield Problem("loss.first_line", str(self.loss.first_line), f"<= {self.data.lines}, data.lines")
+        last = max(read_out_lines(self.model, self.data.lines), default=self.data.lines)
+        if per_line and self.loss.first_line is not None and self.loss.first_line > last:
+            yield Problem("loss.first_line", str(self.loss.first_line), f"<= {last}, the last line that is read out")
         for key, off in (("flip_vertical", False), ("truncate", None)):
             given = getattr(self.augmentation, key)
             if per_line and given != off:

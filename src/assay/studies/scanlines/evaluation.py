@@ -32,9 +32,9 @@ def judge(probabilities: Tensor, labels: Tensor, group: Tensor, params: Params) 
 
 
 def merged(probabilities: Tensor, merge: tuple[int, ...]) -> Tensor:
-    """Probabilities (..., K) summed over the classes that `merge` makes one."""
+    """Probabilities (..., K) summed over the classes that `merge` makes one; rounding makes none more than 1."""
     matrix = torch.nn.functional.one_hot(torch.tensor(merge)).to(probabilities)
-    return probabilities @ matrix
+    return (probabilities @ matrix).clamp(max=1)
 
 
 def whole_image(model: Classifier, images: Tensor, params: Params, scanned: int | None = None) -> Tensor:

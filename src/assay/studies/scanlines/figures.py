@@ -45,7 +45,7 @@ def by_lines(path: Path, curve: Mapping[int, tuple[float, float]], controls: Map
         lines = list(curve)
         for place, name in enumerate(("balanced accuracy", "AUROC")):
             values = [values[place] for values in curve.values()]
-            axis.plot(lines, values, marker="o", markersize=3, color=COLOURS[place], label=name)
+            axis.plot(lines, values, marker="o", markersize=3, color=COLOURS[place % len(COLOURS)], label=name)
         for name, style in CONTROLS.items():
             if name in controls:
                 label = f"{name}, balanced accuracy"
@@ -100,7 +100,7 @@ def watched(path: Path, names: Sequence[str], image: Tensor, lines: Tensor, prob
         left.set_ylabel("line")
         left.set_title("The scan")
         for place, name in enumerate(names):
-            right.plot(probabilities[:, place], lines, color=COLOURS[place], label=name)
+            right.plot(probabilities[:, place], lines, color=COLOURS[place % len(COLOURS)], label=name)
         for axis in (left, right):
             axis.axhline(switch, color="black", linestyle=":", linewidth=1)
         right.set_ylim(len(image), 1)

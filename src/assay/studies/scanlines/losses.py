@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -44,11 +45,25 @@ def position_weights(lines: Tensor, first_line: int | None, rising: bool | None)
     return counted * (lines / lines.max() if rising else 1.0)
 
 
-def targets(labels: Tensor, first_labels: Tensor, switch: Tensor, lines: Tensor, kind: str | None) -> Tensor:
-    """Target (B, R) after each of `lines` (R,): the image's label, or that of its first surface until the switch."""
+class Truth(NamedTuple):
+    """Labels (B,) of images of `lines` lines, wrong ones among them; those of the first surface are always right.
+
+    switch: the line of the tip change, `lines` where there is none, more where it lies beyond a cropped image.
+    """
+
+    labels: Tensor
+    first_labels: Tensor
+    switch: Tensor
+    lines: int
+
+
+def targets(truth: Truth, read_outs: Tensor, kind: str | None) -> Tensor:
+    """Target (B, R) after each of `read_outs` (R,) lines: the image's label; until the switch, the first surface's."""
+    labels, switch = truth.labels[:, None], truth.switch[:, None]
     if kind != "switch":
-        return labels[:, None].expand(-1, len(lines))
-    return torch.where(lines <= switch[:, None], first_labels[:, None], labels[:, None])
+        return labels.expand(-1, len(read_outs))
+    before = (switch != truth.lines) & (read_outs <= switch)
+    return torch.where(before, truth.first_labels[:, None], labels)
 
 
 def classification(

@@ -82,3 +82,10 @@ class ModelConfig:
     def per_line(self) -> bool:
         """Whether the network gives a label after each line."""
         return self.architecture in PER_LINE
+
+
+def read_out_lines(config: ModelConfig, lines: int) -> range:
+    """Number of lines seen at each read-out."""
+    if config.architecture == "lrcn":
+        return range(config.window or lines, lines + 1, config.window_stride or 1)
+    return range(1, lines + 1) if config.per_line else range(lines, lines + 1)

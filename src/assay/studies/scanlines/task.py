@@ -15,7 +15,7 @@ from assay.engine.task import Evaluation, Model, Monitor
 from assay.studies.scanlines.augmentation import augment
 from assay.studies.scanlines.config import Params
 from assay.studies.scanlines.dataset import Dataset, Rows, drawn_rows
-from assay.studies.scanlines.losses import classification, position_weights, targets
+from assay.studies.scanlines.losses import Truth, classification, position_weights, targets
 from assay.studies.scanlines.metrics import score
 from assay.studies.scanlines.model import build, read_out_lines
 
@@ -57,9 +57,9 @@ class ScanTask:
         while True:
             rows = self._drawn(cursor) if self.params.augmentation.redraw else self._stored(order, cursor)
             rng = generator(self.params.seed, "augment", cursor, device=self.device)
-            images, lengths = augment(rows.images, self.params.augmentation, rng)
-            target = targets(rows.labels, rows.first_labels, rows.switch, self.lines, self.params.loss.line_targets)
-            yield Batch(images, lengths, target)
+            images, lengths, switch = augment(rows.images, rows.switch, self.params.augmentation, rng)
+            truth = Truth(rows.labels, rows.first_labels, switch, images.shape[1])
+            yield Batch(images, lengths, targets(truth, self.lines, self.params.loss.line_targets))
             cursor += 1
 
     def _stored(self, order: DataOrder, cursor: int) -> Rows:

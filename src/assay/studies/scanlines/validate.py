@@ -81,6 +81,9 @@ def run(params: Params, out: Path = OUT) -> None:
     if model.facts.data != dataset.digest:
         got = f"trained on data {model.facts.data[:12]}, not {dataset.digest[:12]}"
         raise CheckpointError(f"{networks.FOLDER}: {got}, which is here now; run assay stage scanlines train again")
+    if model.params.data.merge != params.data.merge:
+        got = f"trained with data.merge {list(model.params.data.merge)}, not {list(params.data.merge)}"
+        raise CheckpointError(f"{networks.FOLDER}: {got}; train it again, or validate with its own")
     with StopRequest() as stop, phase("validate", 5, unit="models", stop=stop) as shown:
         found, judged = evaluate(params, dataset, model, shown)
         watched = watch_all(params, model, found)

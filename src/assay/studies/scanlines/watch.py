@@ -97,7 +97,7 @@ def run(params: Params) -> None:
         for seen in watch(classifier, texts):
             best = int(seen.probabilities.argmax())
             share = float(seen.probabilities[best])
-            change = detector.feed(seen.line, best) if share >= settings.confident else None
+            change = detector.feed(seen.line, best if share >= settings.confident else None)
             note = f"  tip change: {names[change.before]} -> {names[change.after]}" if change else ""
             said = f"line {seen.line:4d}  {names[best]:<16} {share:.2f}  {1000 * seen.seconds:6.1f} ms{note}"
             print(said, flush=True)

@@ -1,4 +1,4 @@
-"""The study's networks; open it to build one, or to see after which lines one reads out.
+"""The study's networks; open it to build one.
 
 All take raw lines (B, N, P), normalise them themselves, and give logits (B, R, K) at R read-outs.
 """
@@ -8,7 +8,7 @@ from torch import nn
 from assay.studies.scanlines.model.convolutions import Cnn, Lrcn, PaperCnn, SingleLine
 from assay.studies.scanlines.model.encoders import CausalEncoder, LineEncoder
 from assay.studies.scanlines.model.library import Library
-from assay.studies.scanlines.network_section import ModelConfig
+from assay.studies.scanlines.network_section import ModelConfig, read_out_lines
 
 
 def build(config: ModelConfig, lines: int, points: int, classes: int) -> nn.Module:
@@ -32,13 +32,6 @@ def build(config: ModelConfig, lines: int, points: int, classes: int) -> nn.Modu
             return SingleLine(config, classes)
         case "library":
             return Library(config, lines, points, classes)
-
-
-def read_out_lines(config: ModelConfig, lines: int) -> range:
-    """Number of lines seen at each read-out."""
-    if config.architecture == "lrcn":
-        return range(config.window or lines, lines + 1, config.window_stride or 1)
-    return range(1, lines + 1) if config.per_line else range(lines, lines + 1)
 
 
 def parameter_count(module: nn.Module) -> int:
