@@ -2,10 +2,12 @@
 
 Counts are added up over all batches, crops and ranks before anything is divided, so the order and the size of batches
 change nothing. A class that was never annotated has no score (NaN); one that was, but is in neither truth nor
-prediction, has none by default. Precision and recall need a prediction or a positive of their own.
+prediction, has none by default. Precision and recall need a prediction or a positive of their own. Means are over the
+classes that occur in the truth, whatever is predicted, so that two networks are judged by the same ones.
 """
 
 import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -36,18 +38,18 @@ class PooledScores(NamedTuple):
 
     @property
     def mean_dice(self) -> float:
-        """Over the classes that have one; say `classes` beside it."""
-        return float(self.dice.nanmean())
-
-    @property
-    def mean_average_precision(self) -> float:
-        """Over the classes that have one."""
-        return float(self.average_precision.nanmean())
+        """Say `classes` beside it."""
+        return self.mean(self.dice)
 
     @property
     def classes(self) -> int:
-        """Number of classes with a Dice score."""
-        return int((~self.dice.isnan()).sum())
+        """Number of classes that occur in the truth."""
+        return int((self.positive > 0).sum())
+
+    def mean(self, values: Tensor, among: Sequence[int] | None = None) -> float:
+        """Of values per class (C,), over the classes that occur in the truth, all or `among` some; NaN if none does."""
+        there = (self.positive > 0).nonzero().flatten().tolist()
+        return float(values[[k for k in there if among is None or k in among]].nanmean())
 
 
 class PooledCounts:

@@ -14,6 +14,7 @@ Truth is every label where the crops have all of them (simulated), else what is 
 """
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -99,12 +100,16 @@ class Judge:
 
         def network(image: Tensor) -> Iterator[Piece]:
             for piece in self._pieces(self.model, image):
-                kept.append(Piece(piece.places, self._decided(piece.logits, OTHER_KIND[self.section.logits])))
-                yield Piece(piece.places, self._decided(piece.logits, self.section.logits))
+                kept.append(_decided(self.model, piece, OTHER_KIND[self.section.logits]))
+                yield _decided(self.model, piece, self.section.logits)
+
+        def null(image: Tensor) -> Iterator[Piece]:
+            for piece in self._pieces(self.null, image):
+                yield _decided(self.null, piece, self.section.logits)
 
         evaluation.count(crop, network, [own, self.every["masked"]], [crop, masked])
         evaluation.count(crop, lambda _: kept, [self.every["other"]], [crop])
-        evaluation.count(crop, lambda image: self._pieces(self.null, image), [self.every[NULL]], [crop])
+        evaluation.count(crop, null, [self.every[NULL]], [crop])
         evaluation.count(crop, self._shaded, [self.every[INTENSITY]], [crop])
 
     def _shaded(self, image: Tensor) -> Iterator[Piece]:
@@ -114,8 +119,9 @@ class Judge:
     def _pieces(self, model: networks.Model, image: Tensor) -> Iterator[Piece]:
         return model.logits(image, self.section.overlap, self.section.batch_size, self.section.every)
 
-    def _decided(self, logits: Tensor, kind: Logits) -> Tensor:
-        return self.model.module.deciding(logits, kind)
+
+def _decided(model: networks.Model, piece: Piece, kind: Logits) -> Piece:
+    return Piece(piece.places, model.module.deciding(piece.logits, kind))
 
 
 def evaluate(params: Params, model: networks.Model, crops: Crops, split: Split, shown: Phase) -> Found:
@@ -168,14 +174,18 @@ def constant(scores: PooledScores, everything: bool) -> Tensor:
     return evaluation.constant_dice(scores.positive, scores.annotated, everything)
 
 
+def constant_mean(scores: PooledScores, everything: bool) -> float:
+    """Mean Dice of such a prediction, over the same classes."""
+    return scores.mean(constant(scores, everything))
+
+
 def model_rows(found: Found) -> Iterator[list[str | float]]:
     """The rows of models.csv."""
     for name, scores in {NETWORK: found.network, **found.controls}.items():
         means = (scores.iou, scores.precision, scores.recall, scores.average_precision)
-        yield [name, scores.mean_dice, scores.classes, *(float(each.nanmean()) for each in means)]
+        yield [name, scores.mean_dice, scores.classes, *map(scores.mean, means)]
     for name, everything in ((EVERYTHING, True), (NOTHING, False)):
-        dice = constant(found.network, everything)
-        yield [name, float(dice.nanmean()), int((~dice.isnan()).sum()), *[float("nan")] * 4]
+        yield [name, constant_mean(found.network, everything), found.network.classes, *[float("nan")] * 4]
 
 
 def class_rows(found: Found) -> Iterator[list[str | float]]:
@@ -190,25 +200,27 @@ def class_rows(found: Found) -> Iterator[list[str | float]]:
 def headlines(found: Found, model: networks.Model) -> dict[str, float]:
     """The few numbers: mean Dice of the network in several ways and of every control, and what the network costs."""
     network, edges = found.network, model.params.sampling.patch
+    config = model.params.model
+    counted = replace(config, attention="sdpa") if config.attention == "xformers" else config  # as many, without a GPU
     rare = [CLASSES.index(name) for name in RARE]
     known = network.confusion[OTHER:, OTHER:].sum()
     return {
         "dice": network.mean_dice,
         "classes": network.classes,
-        "dice_rare": float(network.dice[rare].nanmean()),
-        "iou": float(network.iou.nanmean()),
-        "precision": float(network.precision.nanmean()),
-        "recall": float(network.recall.nanmean()),
-        "average_precision": network.mean_average_precision,
+        "dice_rare": network.mean(network.dice, rare),
+        "iou": network.mean(network.iou),
+        "precision": network.mean(network.precision),
+        "recall": network.mean(network.recall),
+        "average_precision": network.mean(network.average_precision),
         "dice_other_logits": found.other.mean_dice,
         "dice_masked": found.masked.mean_dice,
         f"dice_{NULL}": found.controls[NULL].mean_dice,
-        f"dice_{EVERYTHING}": float(constant(network, True).nanmean()),
-        f"dice_{NOTHING}": float(constant(network, False).nanmean()),
+        f"dice_{EVERYTHING}": constant_mean(network, True),
+        f"dice_{NOTHING}": constant_mean(network, False),
         f"dice_{INTENSITY}": found.controls[INTENSITY].mean_dice,
         "voxel_accuracy": float(network.confusion.diagonal().sum() / known) if known else float("nan"),
         "parameters": parameters(model.module.network),
-        "gflop": operations(lambda: build(model.params.model, len(CLASSES), edges), edges) / 1e9,
+        "gflop": operations(lambda: build(counted, len(CLASSES), edges), edges) / 1e9,
     }
 
 

@@ -78,9 +78,22 @@ def test_never_annotated_has_no_score_and_empty_has_the_one_asked_for():
     assert (float(scores.dice[1]), scores.mean_dice) == (0.0, 0.0)
     assert scores.dice[2:].isnan().all() and scores.iou[2:].isnan().all()
     generous = counted((logits, target), empty=1.0).compute()
-    assert generous.classes == COUNT - 1
+    assert (generous.classes, generous.mean_dice) == (1, 0.0)
     assert math.isnan(float(generous.dice[0]))
     assert (generous.dice[2:] == 1).all()
+
+
+def test_means_are_over_the_classes_in_the_truth_whatever_is_predicted():
+    logits, target = torch.full((1, COUNT, 4, 4), -1.0), torch.zeros(1, COUNT, 4, 4)
+    target[0, 1, :2] = 1.0
+    logits[0, 1, 0] = 1.0
+    careful = counted((logits, target)).compute()
+    logits[0, 2:, 3, 3] = 1.0
+    careless = counted((logits, target)).compute()
+    assert careful.mean_dice == careless.mean_dice == pytest.approx(2 / 3) and careless.classes == 1
+    assert float(careless.dice[2]) == 0 and careful.dice[2:].isnan().all()
+    assert careless.mean(careless.dice, among=[1, 2]) == careless.mean_dice
+    assert math.isnan(careless.mean(careless.dice, among=[2, 3]))
 
 
 def test_a_false_alarm_in_an_empty_class_scores_0():
