@@ -153,8 +153,14 @@ MISTAKES = {
     "share of nothing": (
         "versus: plain",
         "versus: 0",
-        "hypotheses.H1.margin_is: got relative; allowed: absolute with versus 0; a share of 0 is 0",
+        "hypotheses.H1.margin_is: got relative; allowed: absolute with versus 0; a margin is a share of something",
     ),
+    "share of a negative number": (
+        "versus: plain",
+        "versus: -1",
+        "hypotheses.H1.margin_is: got relative; allowed: absolute with versus -1; a margin is a share of something",
+    ),
+    "a number for a name": ("  H1:", "  1:", "hypotheses.1: got 1 as a name; allowed: text; put it in quotes"),
     "unknown parent": (
         "extends: wide",
         "extends: wode",

@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from tests.reports.records import HOSTILE, METRIC, make_run, make_study
+from tests.reports.records import HOSTILE, METRIC, NULL, make_run, make_study, rate
 
 from assay.__main__ import main
 from assay.errors import DataError
@@ -256,17 +256,23 @@ def test_hypotheses_that_were_edited_after_their_registration_are_told(small):
     again(small)
     assert gather(small).registration.endswith(", not changed since")
     small.write_text(small.read_text().replace("margin: 0.1", "margin: 0.2"))
-    assert gather(small).registration.endswith("edited since, and not registered: submit again to amend")
+    assert gather(small).registration.endswith("edited since and not registered: submit again to amend")
 
 
 @pytest.mark.parametrize(
     ("old", "new"),
-    [("failed: worst", "failed: exclude"), ("name: made", "name: made\ncorrection: none"), ("[0, 1]", "[1, 0]")],
+    [
+        ("failed: worst", "failed: exclude"),
+        ("name: made", "name: made\ncorrection: none"),
+        ("[0, 1]", "[1, 0]"),
+        (f'controls: {{"null": {NULL}}}', "controls: {}"),
+        ("baseline: arm-0000", "baseline: arm-0001"),
+    ],
 )
 def test_what_else_decides_a_verdict_may_not_be_edited_in_silence_either(small, old, new):
     again(small)
     small.write_text(small.read_text().replace(old, new))
-    assert gather(small).registration.endswith("edited since, and not registered: submit again to amend")
+    assert gather(small).registration.endswith("edited since and not registered: submit again to amend")
 
 
 def test_an_amendment_after_data_stands_beside_the_hypotheses_concerned(small):
@@ -299,6 +305,17 @@ def test_numbers_of_parameters_that_the_study_file_has_no_longer_are_warned_of(s
     assert warning.startswith(
         "2 complete runs have numbers of other parameters than the study file now says, e.g. arm-0002/0 with "
         "train.optimizer.lr=2.86102294921875e-06 (now 0.5)"
+    )
+
+
+def test_nothing_follows_from_runs_of_parameters_that_their_arm_has_no_longer(small):
+    before = gather(small).verdicts["H1"]
+    small.write_text(small.read_text().replace(str(rate(1)), "0.25"))
+    found = gather(small).verdicts["H1"]
+    assert before.verdict != "INADMISSIBLE"
+    assert (found.verdict, found.reason) == (
+        "INADMISSIBLE",
+        "arm-0001: run with other parameters than it now has at 2 seeds",
     )
 
 

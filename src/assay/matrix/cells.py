@@ -178,4 +178,6 @@ def read_metrics(folder: Path) -> dict[str, float]:
         return {}
     except ValueError as error:
         raise DataError(f"{path}: not valid JSON ({error}); remove it and submit the run again") from None
+    if not isinstance(found, dict) or not all(isinstance(value, int | float | None) for value in found.values()):
+        raise DataError(f"{path}: got other things than numbers by name; remove it and submit the run again")
     return {name: math.nan if value is None else value for name, value in found.items()}

@@ -34,6 +34,10 @@ def study_problems(path: Path, study: StudyConfig, arms: Sequence[str]) -> Itera
         yield Problem("seeds", str(list(study.seeds)), "different numbers", "drop repeats")
     if study.machine is not None and not (path.parent / study.machine).is_file():
         yield Problem("machine", study.machine, "a machine file, relative to the study file, or null")
+    for section in ("hypotheses", "metrics"):
+        for name in getattr(study, section):
+            if not (isinstance(name, str) and name.strip()):  # YAML has numbers, dates and null for names, too
+                yield Problem(f"{section}.{name}", f"{name!r} as a name", "text", "put it in quotes")
     for name, hypothesis in study.hypotheses.items():
         for problem in _hypothesis_problems(hypothesis, study, arms):
             yield Problem(f"hypotheses.{name}.{problem.key}", problem.given, problem.allowed, problem.remedy)
@@ -57,8 +61,9 @@ def _hypothesis_problems(hypothesis: HypothesisConfig, study: StudyConfig, arms:
 def _margin_problems(hypothesis: HypothesisConfig, metrics: Mapping[str, MetricConfig]) -> Iterator[Problem]:
     margin, given = hypothesis.margin, f"{hypothesis.margin:g}"
     relative, superior = hypothesis.margin_is == "relative", hypothesis.test == "superior"
-    if relative and hypothesis.versus == 0:
-        yield Problem("margin_is", "relative", "absolute with versus 0", "a share of 0 is 0")
+    if relative and not isinstance(hypothesis.versus, str) and hypothesis.versus <= 0:
+        words = f"absolute with versus {hypothesis.versus:g}"
+        yield Problem("margin_is", "relative", words, "a margin is a share of something positive")
     if superior and margin < 0:
         yield Problem("margin", given, ">= 0 with test superior", "how much better it has to be; 0 for any difference")
     elif not superior and margin <= 0:

@@ -5,6 +5,7 @@ report.summaries["baseline"].metrics["validate/rollout_nrmse"]
 """
 
 import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -26,7 +27,7 @@ from assay.reports.summary import ArmSummary, ranked, summarise
 QUEUED = "queued"
 RUNS = "runs"
 """Folder of the runs of all studies, beside the study file."""
-EDITED = "\nhypotheses, metrics, correction or seeds edited since, and not registered: submit again to amend"
+EDITED = "\nhypotheses, or the rules for all of them, edited since and not registered: submit again to amend"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,7 +104,9 @@ def gather(path: Path, only: str | None = None, now: float | None = None) -> Rep
     folder = path.parent / RUNS / config.name
     cells = [_advised(cell, path) for cell in _awaited(read_cells(folder, list(resolved.arms), config.seeds))]
     summaries = summarise(list(resolved.arms), config.baseline, cells)
-    objections = {**failed_controls(config, cells), **inert(resolved.arms, config.baseline, cells)}
+    outdated = _outdated(path, resolved, cells)
+    doubts = {**failed_controls(config, cells), **inert(resolved.arms, config.baseline, cells)}
+    objections = {**doubts, **_of_others(outdated)}
     registration = read_registration(folder)
     of_baseline = {cell.seed: cell for cell in summaries[config.baseline].cells}
     return Report(
@@ -121,9 +124,9 @@ def gather(path: Path, only: str | None = None, now: float | None = None) -> Rep
         registration=_registered(registration, config),
         amended=_amended(registration, config),
         warnings=[
-            *(f"{name} is {reason}" for name, reason in objections.items()),
+            *(f"{name} is {reason}" for name, reason in doubts.items()),
             *_warnings(resolved.arms, cells),
-            *_outdated(path, resolved, cells),
+            *_say_outdated(outdated),
             *unequal(resolved.arms, config.baseline, cells),
         ],
         only=only,
@@ -170,13 +173,23 @@ def _warnings(arms: Mapping[str, ResolvedArm], cells: Sequence[CellResult]) -> l
     return found
 
 
-def _outdated(path: Path, resolved: Resolved, cells: Sequence[CellResult]) -> list[str]:
-    """Whether the complete runs were run with what the study file now says."""
+def _outdated(path: Path, resolved: Resolved, cells: Sequence[CellResult]) -> dict[tuple[str, int], str]:
+    """Arm and seed of complete runs that were run with other things than the study file now says, to those."""
     overrides = {name: arm.overrides for name, arm in resolved.arms.items()}
     now = planned(read(params_path(path, resolved.config)), overrides)
     complete = [cell for cell in cells if cell.state == COMPLETE]
     texts = [(cell, changed(cell.params, {**now[cell.arm], "seed": cell.seed})) for cell in complete]
-    found = [f"{cell.arm}/{cell.seed} with {text}" for cell, text in texts if text]
+    return {(cell.arm, cell.seed): text for cell, text in texts if text}
+
+
+def _of_others(outdated: Mapping[tuple[str, int], str]) -> dict[str, str]:
+    """Arm to why nothing follows from it: its numbers are not of what the study file says it is."""
+    counts = Counter(arm for arm, _ in outdated)
+    return {arm: f"run with other parameters than it now has at {count} seeds" for arm, count in counts.items()}
+
+
+def _say_outdated(outdated: Mapping[tuple[str, int], str]) -> list[str]:
+    found = [f"{arm}/{seed} with {text}" for (arm, seed), text in outdated.items()]
     many = "complete runs have numbers of other parameters than the study file now says"
     return [f"{len(found)} {many}, e.g. {found[0]}; assay submit --dry-run names them all"] if found else []
 

@@ -14,6 +14,7 @@ from typing import Any
 from assay.errors import DataError
 from assay.files import write_bytes
 from assay.matrix.cells import CellResult
+from assay.matrix.verdicts.replicates import replicates
 from assay.reports.details import shown
 from assay.reports.gather import Report
 from assay.reports.summary import ArmSummary, ranked
@@ -28,9 +29,9 @@ BEST = 10
 def write_arms(path: Path, report: Report) -> None:
     """One row per arm: state, every metric with its interval and paired difference, cost."""
     names = _metric_names(report)
-    head = ["arm", "state", "complete", "failed", "seeds", "reason", "differences", "wall_s", "gpu_s", "rss_peak"]
+    head = ["arm", "state", "complete", "ended_short", "seeds", "reason", "differences", "wall_s", "gpu_s", "rss_peak"]
     for name in names:
-        head += [name, f"{name}:low", f"{name}:high", f"{name}:n", f"{name}:difference"]
+        head += [name, f"{name}:low", f"{name}:high", f"{name}:n", f"{name}:failed", f"{name}:difference"]
         head += [f"{name}:difference_low", f"{name}:difference_high"]
     rows = [_arm_row(path, report, arm, names) for arm in report.summaries.values()]
     _write(path, [*head, "runs"], rows)
@@ -44,8 +45,14 @@ def _arm_row(path: Path, report: Report, arm: ArmSummary, names: Sequence[str]) 
     for name in names:
         found, gap = arm.metrics.get(name), arm.differences.get(name)
         row += [found.mean, found.low, found.high, found.n] if found else [None] * 4
+        row.append(_failed(arm, name))
         row += [gap.mean, gap.low, gap.high] if gap else [None] * 3
     return [*row, relative(report.runs / arm.arm, path)]
+
+
+def _failed(arm: ArmSummary, metric: str) -> int:
+    """Seeds that count as the worst in this metric, as verdicts have it."""
+    return len(replicates(arm.cells, arm.arm, metric).failed)
 
 
 def write_runs(path: Path, report: Report) -> None:
@@ -127,8 +134,8 @@ def _leaders(path: Path, report: Report) -> Iterable[list[Any]]:
             numbers = [found.mean, found.low, found.high, found.n, found.planned]
             place = relative(report.runs / arm.arm, path)
             yield [
-                report.config.name, metric.name, metric.direction, rank, arm.arm, *numbers, arm.state, arm.ended_short,
-                place,
+                report.config.name, metric.name, metric.direction, rank, arm.arm, *numbers, arm.state,
+                _failed(arm, metric.name), place,
             ]  # fmt: skip
 
 

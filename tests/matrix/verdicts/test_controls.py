@@ -53,6 +53,15 @@ def test_a_seed_without_a_finite_number_says_nothing_of_the_others():
     assert failed_controls(study(), found) == {}
 
 
+@pytest.mark.parametrize("null", [None, math.nan])
+def test_a_control_that_is_named_and_not_there_is_an_objection(null):
+    found = [
+        replace(each, metrics={"error": 1.0} | ({} if null is None else {"null": null})) for each in cells(error=1.0)
+    ]
+    reason = failed_controls(study(), found)["a"]
+    assert reason == "not compared with its own untrained network: complete runs have no number null, controls.null"
+
+
 def test_without_numbers_nothing_is_said():
     assert failed_controls(study(), cells(other=1.0)) == {}
     assert failed_controls(SimpleNamespace(metrics={}), cells(error=1.0)) == {}

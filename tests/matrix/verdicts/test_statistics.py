@@ -111,7 +111,15 @@ def test_equivalence_is_two_one_sided_tests():
     p, against = t_claim(excesses(claim("equivalent", 0.2), "min", a, b), 1)
     low = stats.ttest_1samp(a - b, -0.2, alternative="greater").pvalue
     high = stats.ttest_1samp(a - b, 0.2, alternative="less").pvalue
-    assert p == pytest.approx(max(low, high)) and against == pytest.approx(1 - max(low, high))
+    assert p == pytest.approx(max(low, high)) and against == pytest.approx(min(1, 2 * (1 - max(low, high))))
+
+
+@pytest.mark.parametrize("seeds", [3, 5, 10])
+def test_a_true_equivalence_is_refuted_no_more_often_than_its_level_says(seeds):
+    """The margin is small beside the spread, so that either end may refute by chance."""
+    x = 1 + 0.2 * np.random.default_rng(seeds).standard_normal((20_000, seeds))
+    _, against = t_claim(excesses(claim("equivalent", 0.01, margin_is="absolute"), "min", x, np.ones_like(x)), 1)
+    assert (against <= 0.05).mean() < 0.055
 
 
 def test_holm_compares_the_smallest_with_all_and_never_reverses_the_order():

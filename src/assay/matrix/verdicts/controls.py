@@ -12,9 +12,9 @@ SAYS = {"null": "its own untrained network", "constant": "a constant"}
 
 
 def failed_controls(config: StudyConfig, cells: Sequence[CellResult]) -> dict[str, str]:
-    """Arm to the reason why nothing follows from it, for arms that are no better than a control in the first metric.
+    """Arm to the reason why nothing follows from it: no better than a control in the first metric, or not compared.
 
-    Means over the complete runs where both numbers are finite.
+    Means over the complete runs with the metric. One without the control that the study names was not compared with it.
     """
     if not config.metrics:
         return {}
@@ -23,12 +23,17 @@ def failed_controls(config: StudyConfig, cells: Sequence[CellResult]) -> dict[st
     for control, words in SAYS.items():
         named = getattr(config.controls, control)
         for arm in dict.fromkeys(cell.arm for cell in cells if named):
-            pairs = [
-                (cell.metrics[metric], cell.metrics[named])
+            every = [
+                (cell.metrics.get(metric, math.nan), cell.metrics.get(named, math.nan))
                 for cell in cells
-                if cell.arm == arm and all(math.isfinite(cell.metrics.get(name, math.nan)) for name in (metric, named))
+                if cell.arm == arm
             ]
-            if pairs and not _better(mean(p[0] for p in pairs), mean(p[1] for p in pairs), rule.direction):
+            pairs = [pair for pair in every if math.isfinite(pair[0])]
+            if not all(math.isfinite(other) for _, other in pairs):
+                found.setdefault(
+                    arm, f"not compared with {words}: complete runs have no number {named}, controls.{control}"
+                )
+            elif pairs and not _better(mean(p[0] for p in pairs), mean(p[1] for p in pairs), rule.direction):
                 found.setdefault(arm, f"no better than {words} in {metric}")
     return found
 

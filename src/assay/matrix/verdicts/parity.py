@@ -8,6 +8,7 @@ and what the records measured (wall and GPU time).
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from assay.errors import DataError
 from assay.matrix.arms import ResolvedArm
@@ -61,17 +62,18 @@ def budgets(cell: CellResult) -> dict[str, float]:
     found: dict[str, float] = {}
     for path in sorted(cell.folder.glob(BUDGET_FILES)):
         written = _read(path)
-        found |= {f"{path.parent.name}/{key}": float(written[key]) for key in BUDGET if key in written}
+        told = {key: written[key] for key in BUDGET if isinstance(written.get(key), int | float)}
+        found |= {f"{path.parent.name}/{key}": float(value) for key, value in told.items()}
     found["wall seconds"] = cell.wall_s
     return found | ({"GPU seconds": cell.gpu_s} if cell.gpu_s else {})
 
 
-def _read(path: Path) -> dict[str, float]:
+def _read(path: Path) -> dict[str, Any]:
     try:
-        found: dict[str, float] = json.loads(path.read_text())
+        found = json.loads(path.read_text())
     except ValueError as error:
         raise DataError(f"{path}: not valid JSON ({error}); remove it and submit the run again") from None
-    return found
+    return found if isinstance(found, dict) else {}
 
 
 def unequal(arms: Mapping[str, ResolvedArm], baseline: str, cells: Sequence[CellResult]) -> list[str]:

@@ -83,8 +83,9 @@ def _when(entry: Entry, word: str) -> str:
 
 
 def rules_of(study: StudyConfig) -> dict[str, Any]:
-    """What the verdicts of a study depend on beside its hypotheses."""
-    return {"metrics": study.metrics, "correction": study.correction, "seeds": list(study.seeds)}
+    """What the verdicts of a study depend on beside its hypotheses; the first metric is held against the controls."""
+    controls = {"controls": study.controls, "first_metric": next(iter(study.metrics), None), "baseline": study.baseline}
+    return {"metrics": study.metrics, "correction": study.correction, "seeds": list(study.seeds), **controls}
 
 
 def register(folder: Path, hypotheses: Mapping[str, Any], rules: Mapping[str, Any] | None = None) -> Registration:

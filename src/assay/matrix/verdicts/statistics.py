@@ -86,16 +86,18 @@ def flip_below(x: Array) -> float:
 
 def t_claim(parts: Sequence[Array], sides: int) -> tuple[Array, Array]:
     """p values (for the claim, for its opposite) by Student's t; all parts must hold, one that fails refutes."""
-    below = np.stack([t_below(x) for x in parts])
-    above = np.stack([t_below(-x) for x in parts])
-    return np.minimum(1, sides * below.max(axis=0)), np.minimum(1, sides * above.min(axis=0))
+    return _both([t_below(x) for x in parts], [t_below(-x) for x in parts], sides)
 
 
 def sign_claim(parts: Sequence[Array], sides: int) -> tuple[Array, Array]:
     """The same by sign tests, which allow infinite values: the claim is then about more than half of all seeds."""
-    below = np.stack([sign_below(x) for x in parts])
-    above = np.stack([sign_below(-x) for x in parts])
-    return np.minimum(1, sides * below.max(axis=0)), np.minimum(1, sides * above.min(axis=0))
+    return _both([sign_below(x) for x in parts], [sign_below(-x) for x in parts], sides)
+
+
+def _both(below: Sequence[Array], above: Sequence[Array], sides: int) -> tuple[Array, Array]:
+    """To refute a claim of two parts there are two chances, which share the level."""
+    chances = max(sides, len(above))
+    return np.minimum(1, sides * np.stack(below).max(axis=0)), np.minimum(1, chances * np.stack(above).min(axis=0))
 
 
 def holm(p: Sequence[float]) -> list[float]:
