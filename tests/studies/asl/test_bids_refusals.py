@@ -1,6 +1,7 @@
 """BIDS ASL folders that are refused, each in one line: file, what was given, what is allowed, what to do."""
 
 import gzip
+import json
 
 import nibabel as nib
 import numpy as np
@@ -174,6 +175,36 @@ def test_truncated_image_is_refused(bids_dataset):
     path = perf / "sub-01_asl.nii.gz"
     path.write_bytes(path.read_bytes()[:-2000])
     with pytest.raises(DataError, match=r"sub-01_asl\.nii\.gz: cannot be read .*; allowed: NIfTI; fetch the file"):
+        read_asl(perf)
+
+
+def test_a_bit_that_has_flipped_is_refused_by_the_checksum(bids_dataset):
+    perf = bids_dataset().write()
+    path = perf / "sub-01_asl.nii.gz"
+    content = bytearray(gzip.decompress(path.read_bytes()))
+    damaged = gzip.compress(bytes(content[:-4]) + b"abcd", mtime=0)
+    path.write_bytes(damaged[:-8] + gzip.compress(bytes(content), mtime=0)[-8:])
+    with pytest.raises(DataError, match=r"sub-01_asl\.nii\.gz: cannot be read \(CRC check failed.*fetch the file"):
+        read_asl(perf)
+
+
+def test_a_header_without_a_known_data_type_is_refused(bids_dataset):
+    perf = bids_dataset().write()
+    path = perf / "sub-01_asl.nii.gz"
+    content = bytearray(gzip.decompress(path.read_bytes()))
+    content[70:72] = b"\0\0"
+    path.write_bytes(gzip.compress(bytes(content)))
+    with pytest.raises(DataError, match=r"sub-01_asl\.nii\.gz: cannot be read \(data code 0"):
+        read_asl(perf)
+
+
+@pytest.mark.parametrize("number", ["1" + "0" * 400, "1" * 5000, "[" * 100_000])
+def test_a_sidecar_of_digits_or_brackets_without_end_is_refused(bids_dataset, number):
+    perf = bids_dataset().write()
+    path = perf / "sub-01_asl.json"
+    told = json.loads(path.read_text())
+    path.write_text(json.dumps({**told, "LabelingDuration": "X"}).replace('"X"', number))
+    with pytest.raises(DataError, match=r"sub-01_asl\.json"):
         read_asl(perf)
 
 

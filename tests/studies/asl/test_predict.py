@@ -101,6 +101,29 @@ def test_signal_is_corrected_for_the_efficiency_in_the_sidecar(params, dataset):
     torch.testing.assert_close(twice.cbf, 2 * once.cbf)
 
 
+@pytest.mark.parametrize(
+    ("changes", "pcasl", "vsasl"),
+    [
+        ({"BackgroundSuppression": False}, 0.93**4, 0.93**3),
+        ({"BackgroundSuppressionNumberPulses": 2}, 0.93**2, 0.93),
+        ({"BackgroundSuppressionNumberPulses": None}, 1.0, 1.0),
+    ],
+)
+def test_signal_and_noise_are_corrected_for_the_pulses_in_the_sidecar(bids_dataset, make_params, changes, pcasl, vsasl):
+    """A model that was trained with 4 and 3 pulses of 93 %; how many there were is taken for that if it is not said."""
+    physics = nominal_physics(make_params("physics.alpha_bs=0.93"))
+    repeated = bids_dataset(plds=PLDS, repeats=3)
+    for kind in ("pcasl", "vsasl"):
+        repeated.write(kind, stem=f"sub-01_acq-{kind}", LabelingEfficiency=None, **changes)
+    (series,) = read_asl(repeated.root)
+    factors = np.repeat([pcasl, vsasl], len(PLDS))
+    np.testing.assert_allclose(
+        predict.efficiency_corrected(series, physics), series.slices() * factors[:, None, None], rtol=1e-5
+    )
+    noise = predict.noise_level(series, torch.zeros(4, 12, 6, 5), PLDS, physics)
+    assert noise == pytest.approx(series.noise * float(np.sqrt((factors**2).mean())), rel=1e-5)
+
+
 def test_noise_comes_from_repeats_or_else_from_residuals(params, dataset, bids_dataset):
     dataset.write_joint()
     (single,) = read_asl(dataset.root)

@@ -10,6 +10,7 @@ import pytest
 from assay.studies.asl.bids import read_asl
 from assay.studies.asl.quality import quality_checks, quality_page
 
+ALPHA_BS = 0.95
 MODEL = "homogeneous network"
 
 
@@ -23,7 +24,7 @@ def joint(bids_dataset):
 
 
 def flagged(series, cbf, att):
-    return [check.name for check in quality_checks(series, cbf, att) if not check.passed]
+    return [check.name for check in quality_checks(series, cbf, att, ALPHA_BS) if not check.passed]
 
 
 def png_size(path: Path) -> tuple[int, int]:
@@ -34,8 +35,8 @@ def png_size(path: Path) -> tuple[int, int]:
 
 def test_plausible_maps_pass_every_check(joint):
     series, cbf, att = joint
-    checks = quality_checks(series, cbf, att)
-    assert len(checks) == 5
+    checks = quality_checks(series, cbf, att, ALPHA_BS)
+    assert len(checks) == 6
     assert all(check.passed for check in checks)
 
 
@@ -43,7 +44,7 @@ def test_medians_are_taken_within_the_mask(joint):
     series, cbf, att = joint
     inside = np.median(cbf[series.mask])
     outside = np.where(series.mask, cbf, 1e6)
-    median = quality_checks(series, outside, att)[0]
+    median = quality_checks(series, outside, att, ALPHA_BS)[0]
     assert (median.name, median.value) == ("Median CBF", f"{inside:.0f}")
 
 
@@ -80,7 +81,7 @@ def test_slices_read_long_after_the_delay_are_flagged(bids_dataset):
     dataset = bids_dataset()
     dataset.write(SliceTiming=[0.0, 0.3, 0.6, 0.9])
     (series,) = read_asl(dataset.root)
-    (check,) = (each for each in quality_checks(series, dataset.cbf, dataset.att) if not each.passed)
+    (check,) = (each for each in quality_checks(series, dataset.cbf, dataset.att, ALPHA_BS) if not each.passed)
     assert (check.name, check.value, check.expected) == ("Slice delay after the PLD", "900", "0 to 100 ms")
 
 
@@ -88,8 +89,8 @@ def test_page_is_a_png_and_the_same_twice(joint, tmp_path):
     series, cbf, att = joint
     pages = [tmp_path / "figures" / "a.png", tmp_path / "figures" / "b.png"]
     for page in pages:
-        checks = quality_page(series, cbf, att, out=page, model=MODEL)
-        assert checks == quality_checks(series, cbf, att)
+        checks = quality_page(series, cbf, att, out=page, model=MODEL, alpha_bs=ALPHA_BS)
+        assert checks == quality_checks(series, cbf, att, ALPHA_BS)
     assert png_size(pages[0]) == (1560, 1032)
     assert pages[0].read_bytes() == pages[1].read_bytes()
 
@@ -101,18 +102,36 @@ def test_page_of_a_thin_slab_can_be_drawn(bids_dataset, tmp_path, slices):
         setattr(dataset, name, getattr(dataset, name)[:, :, :slices])
     dataset.write()
     (series,) = read_asl(dataset.root)
-    quality_page(series, dataset.cbf, dataset.att, out=tmp_path / "page.png", model=MODEL)
+    quality_page(series, dataset.cbf, dataset.att, out=tmp_path / "page.png", model=MODEL, alpha_bs=ALPHA_BS)
     assert png_size(tmp_path / "page.png") == (1560, 1032)
 
 
 def test_page_of_a_sagittal_image_can_be_drawn(joint, tmp_path):
     series, cbf, att = joint
     turned = dataclasses.replace(series, affine=series.affine[:, [2, 0, 1, 3]])
-    quality_page(turned, cbf, att, out=tmp_path / "page.png", model=MODEL)
+    quality_page(turned, cbf, att, out=tmp_path / "page.png", model=MODEL, alpha_bs=ALPHA_BS)
     assert png_size(tmp_path / "page.png") == (1560, 1032)
 
 
 def test_page_of_implausible_maps_can_be_drawn(joint, tmp_path):
     series, cbf, att = joint
-    quality_page(series, 0 * cbf, 0 * att, out=tmp_path / "page.png", model=MODEL)
+    quality_page(series, 0 * cbf, 0 * att, out=tmp_path / "page.png", model=MODEL, alpha_bs=ALPHA_BS)
     assert png_size(tmp_path / "page.png") == (1560, 1032)
+
+
+@pytest.mark.parametrize(
+    ("changes", "alpha_bs", "value"),
+    [
+        ({"BackgroundSuppression": False}, 1.0, "none"),
+        ({}, 0.95, "2"),
+        ({}, 1.0, None),
+        ({"BackgroundSuppressionNumberPulses": None}, 0.95, None),
+    ],
+)
+def test_suppression_that_the_model_does_not_account_for_is_flagged(bids_dataset, changes, alpha_bs, value):
+    dataset = bids_dataset()
+    dataset.write(**changes)
+    (series,) = read_asl(dataset.root)
+    check = quality_checks(series, dataset.cbf, dataset.att, alpha_bs)[-1]
+    assert check.name == "Suppression pulses" and check.passed == (value is not None)
+    assert value is None or check.value == value

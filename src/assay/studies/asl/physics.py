@@ -24,6 +24,8 @@ PER_SECOND = 1.0 / 6000.0  # ml/100 g/min -> ml/g/s
 SECONDS = 1.0 / 1000.0  # ms -> s
 PCASL_PULSES = 4  # background-suppression pulses, each inverting with efficiency alpha_bs
 VSASL_PULSES = 3
+SUPPRESSION_PULSES = {"pcasl": PCASL_PULSES, "vsasl": VSASL_PULSES}
+"""By labelling."""
 CPU_BLOCK = 2**15  # pixels whose signals are computed at once, to stay in the cache
 
 

@@ -32,7 +32,7 @@ from assay.studies.asl.bids.write import ExtraMap
 from assay.studies.asl.config import Params
 from assay.studies.asl.dataset import nominal_physics
 from assay.studies.asl.least_squares import fit_images
-from assay.studies.asl.physics import Physics, joint_signal
+from assay.studies.asl.physics import SUPPRESSION_PULSES, Physics, joint_signal
 from assay.studies.asl.quality import quality_page
 from assay.studies.asl.trained import Maps, TrainedModel, load_trained
 
@@ -90,25 +90,33 @@ def write_maps(series: AslSeries, model: TrainedModel, digest: str, output: Path
     extra = fit_quality(maps, signal, model.params.physics.plds, physics)
     images = write_derivative(series, cbf, att, out=output, provenance=provenance, extra=extra)
     page = images[0].parent / f"{series.name}_desc-assayQuality.png"
-    quality_page(series, cbf, att, out=page, model=name)
+    quality_page(series, cbf, att, out=page, model=name, alpha_bs=float(physics.alpha_bs))
 
 
 def efficiency_corrected(series: AslSeries, physics: Physics) -> Array:
-    """(Z, C, X, Y) dM/M0 as if labelled with the model's efficiency, where the sidecar gives the data's own.
+    """(Z, C, X, Y) dM/M0 as if labelled and suppressed as the model's training data were."""
+    return np.asarray(series.slices() * gains(series, physics)[:, None, None], dtype=np.float32)
 
-    The signal is proportional to the labelling efficiency, so the correction is a factor per sequence.
+
+def gains(series: AslSeries, physics: Physics) -> Array:
+    """Factor (C,) for each channel: the efficiency of the training data over that of the measurement, as far as known.
+
+    The signal is proportional to the labelling efficiency, and to alpha_bs for each background-suppression pulse.
     """
-    channels = []
+    channels: list[float] = []
     for labelling in series.labellings:
         trained = float(physics.alpha_pcasl if labelling.kind == "pcasl" else physics.alpha_vsasl)
-        channels += [trained / (labelling.efficiency or trained)] * len(labelling.plds)
-    return np.asarray(series.slices() * np.asarray(channels, dtype=np.float32)[:, None, None], dtype=np.float32)
+        pulses, own = SUPPRESSION_PULSES[labelling.kind], labelling.background_suppression_pulses
+        fewer = 0 if own is None else pulses - own
+        factor = trained / (labelling.efficiency or trained) * float(physics.alpha_bs) ** fewer
+        channels += [factor] * len(labelling.plds)
+    return np.asarray(channels, dtype=np.float32)
 
 
 def noise_level(series: AslSeries, signal: Tensor, plds: tuple[float, ...], physics: Physics) -> float:
-    """Noise sd of the signal: from repeats if there are any, else from the residuals of least squares in the mask."""
+    """Noise sd of the corrected signal: from repeats if there are any, else from the residuals of least squares."""
     if series.noise is not None:
-        return series.noise
+        return series.noise * float(np.sqrt(np.square(gains(series, physics)).mean()))
     freedom = 2 * len(plds) - 2
     mask = torch.from_numpy(series.mask.transpose(2, 0, 1).copy())
     sse = fit_images(signal, plds, physics).sse.cpu()[mask]

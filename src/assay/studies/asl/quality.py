@@ -44,8 +44,11 @@ class Check:
     passed: bool
 
 
-def quality_checks(series: AslSeries, cbf: Array, att: Array) -> tuple[Check, ...]:
-    """Whether maps (X, Y, Z), in ml/100 g/min and ms, are plausible within the mask of the series."""
+def quality_checks(series: AslSeries, cbf: Array, att: Array, alpha_bs: float = 1.0) -> tuple[Check, ...]:
+    """Whether maps (X, Y, Z), in ml/100 g/min and ms, are plausible within the mask of the series.
+
+    alpha_bs: what the model took for the efficiency of one background-suppression pulse.
+    """
     flow, arrival = cbf[series.mask], att[series.mask]
     limited = _at_limit(flow, CBF_RANGE) | _at_limit(arrival, ATT_RANGE)
     negative = series.difference[series.mask].mean(axis=-1) < 0
@@ -56,16 +59,19 @@ def quality_checks(series: AslSeries, cbf: Array, att: Array) -> tuple[Check, ..
         _share("At the limit of CBF or ATT", float(limited.mean()), MOST_AT_LIMIT),
         _share("Negative difference", float(negative.mean()), MOST_NEGATIVE),
         _within("Slice delay after the PLD", delay, (0.0, LONGEST_SLICE_DELAY), "ms"),
+        _suppression(series, alpha_bs),
     )
 
 
-def quality_page(series: AslSeries, cbf: Array, att: Array, *, out: Path, model: str) -> tuple[Check, ...]:
+def quality_page(
+    series: AslSeries, cbf: Array, att: Array, *, out: Path, model: str, alpha_bs: float = 1.0
+) -> tuple[Check, ...]:
     """Write the page of one series as the PNG file `out` and return its checks.
 
     cbf and att are (X, Y, Z) in ml/100 g/min and ms; `model` names where they come from. The same input gives
     the same bytes with the same version of matplotlib.
     """
-    checks = quality_checks(series, cbf, att)
+    checks = quality_checks(series, cbf, att, alpha_bs)
     figure = Figure(figsize=(13.0, 8.6), dpi=120, facecolor=PAPER)
     FigureCanvasAgg(figure)
     layout = figure.add_gridspec(2, 2, height_ratios=(0.10, 0.90), width_ratios=(0.66, 0.34))
@@ -87,6 +93,14 @@ def _within(name: str, value: float, limits: tuple[float, float], unit: str) -> 
     low, high = limits
     expected = f"{low:g} to {high:g} {unit}"
     return Check(name=name, value=f"{value:.0f}", expected=expected, passed=low <= value <= high)
+
+
+def _suppression(series: AslSeries, alpha_bs: float) -> Check:
+    """Each pulse takes a few percent of the label along, which scales CBF: a model of perfect ones does not know it."""
+    pulses = [each.background_suppression_pulses for each in series.labellings]
+    value = "none" if not any(each != 0 for each in pulses) else ", ".join("?" if n is None else str(n) for n in pulses)
+    passed = value == "none" or (alpha_bs < 1 and None not in pulses)
+    return Check(name="Suppression pulses", value=value, expected="none, or known with alpha_bs below 1", passed=passed)
 
 
 def _share(name: str, share: float, most: float) -> Check:

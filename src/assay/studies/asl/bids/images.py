@@ -1,5 +1,6 @@
 """Reads NIfTI images, averages control minus label per delay, finds M0; open it for how dM/M0 is computed."""
 
+import gzip
 import hashlib
 import math
 import zlib
@@ -10,6 +11,7 @@ from pathlib import Path, PurePosixPath
 import nibabel as nib
 import numpy as np
 from nibabel.filebasedimages import ImageFileError
+from nibabel.spatialimages import HeaderDataError
 from numpy.typing import NDArray
 
 from assay.errors import DataError
@@ -21,6 +23,7 @@ Array = NDArray[np.float64]
 
 PARTITION = 0.9  # ml/g, blood-brain partition coefficient of water (Herscovitch and Raichle 1985)
 ROBUST_MAXIMUM = 98.0  # percentile; the very brightest voxels are vessels and eyes
+CHUNK = 2**20  # bytes read at once
 GZIP_LIMIT = 1100  # no deflate stream expands further; a header that promises more is damaged
 
 
@@ -65,8 +68,9 @@ def read_image(path: Path) -> Image:
             values that are not finite.
     """
     try:
+        _check_sum(path)
         image, data = _load(path)
-    except (ImageFileError, OSError, EOFError, ValueError, zlib.error) as error:
+    except (ImageFileError, HeaderDataError, OSError, EOFError, ValueError, OverflowError, zlib.error) as error:
         reason = " ".join(str(error).split())
         raise DataError(f"{path}: cannot be read ({reason}); allowed: NIfTI; fetch the file") from error
     bad = np.count_nonzero(~np.isfinite(data))
@@ -125,6 +129,14 @@ def sha256_of(path: Path) -> str:
     """The SHA-256 digest of a file, in hexadecimal."""
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _check_sum(path: Path) -> None:
+    """Read a compressed file to its end, where its checksum is: whoever stops after the last voxel never sees it."""
+    if path.suffix == ".gz":
+        with gzip.open(path) as stream:
+            while stream.read(CHUNK):
+                pass
 
 
 def _load(path: Path) -> tuple[nib.Nifti1Image, Array]:

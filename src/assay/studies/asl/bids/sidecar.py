@@ -5,6 +5,7 @@ Sidecars give times in seconds; everything here returns milliseconds, the unit o
 
 import json
 import math
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -100,13 +101,15 @@ def _read_json(path: Path) -> dict[str, object]:
         raise DataError(
             f"{path}: not JSON (line {error.lineno}, column {error.colno}: {error.msg}); correct the file"
         ) from error
+    except (ValueError, RecursionError) as error:  # a number of thousands of digits, or lists within lists
+        raise DataError(f"{path}: cannot be read ({str(error).splitlines()[0]}); correct the file") from error
     if not isinstance(values, dict):
         raise DataError(f"{path}: holds {short(values)}; allowed: one JSON object; correct the file")
     return values
 
 
 def _is_number(value: object) -> TypeGuard[float]:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
 
 
 def short(value: object) -> str:
