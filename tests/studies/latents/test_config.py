@@ -32,8 +32,12 @@ REFUSED = {
         "evaluation.horizons: got 200; allowed: less than the 200 time steps of data.test",
     ),
     "rollouts longer than the test range": (
-        ["evaluation.rollout_steps=198"],
-        "evaluation.rollout_steps: got 198; allowed: <= 197, the time steps of data.test less rollout_starts",
+        ["evaluation.rollout_steps=197"],
+        "evaluation.rollout_steps: got 197; allowed: <= 196, the steps between those of data.test less rollout_starts",
+    ),
+    "a window longer than another range": (
+        ["evaluation.stimulus_window=150"],
+        "evaluation.stimulus_window: got 150; allowed: less than the 100 time steps of data.validation",
     ),
     "a window longer than the test range": (
         ["evaluation.stimulus_window=200"],
@@ -78,6 +82,10 @@ REFUSED = {
     "batch norm nowhere": (
         ["model.batch_norm=true"],
         "model.batch_norm: got true; allowed: false without a plain network with hidden layers",
+    ),
+    "a batch of one with batch norm": (
+        ["model.batch_norm=true", f"model.autoencoder={PLAIN}", "train.batch_size=1"],
+        "train.batch_size: got 1; allowed: > 1 with model.batch_norm true; one sample has no variance",
     ),
     "an ensemble with batch norm": (
         ["model.batch_norm=true", f"model.autoencoder={PLAIN}", "train.ensemble_size=2"],

@@ -147,6 +147,17 @@ BAD = {
         r"got images \(30, 4\), labels \(30,\), groups \(30,\); allo",
     ),
     "too few labels": ({"labels": np.zeros(3, dtype=int)}, r"got images \(30, 16, 20\), labels \(3,\)"),
+    "one-hot labels": ({"labels": np.eye(3, dtype=int)[np.arange(30) % 3]}, r"labels \(30, 3\)"),
+    "one label": ({"labels": np.int64(1)}, r"labels \(\), groups \(30,\)"),
+    "a column of groups": ({"parent": np.arange(30)[:, None]}, r"groups \(30, 1\)"),
+    "a parent that is not known": (
+        {"parent": np.where(np.arange(30) == 7, np.nan, np.arange(30.0))},
+        r"own\.npz: got no parent scan of image 7 in parent; allowed: one for each",
+    ),
+    "a parent without a name": ({"parent": np.array(["a", " "] * 15)}, r"got no parent scan of image 1 in parent"),
+    "words for images": ({"images": np.full((30, 16, 20), "x")}, r"got images of type <U1; allowed: real numbers"),
+    "complex images": ({"images": np.ones((30, 16, 20), complex)}, r"got images of type complex128; allowed: real"),
+    "images of one point": ({"images": np.ones((30, 16, 1))}, r"got images of 1 points; allowed: >= 16"),
     "NaN": (
         {"images": with_nan()},
         r"got 1 lines with NaN or infinite values, the first is line 7 of image 4;",
@@ -176,6 +187,13 @@ def test_an_archive_that_is_missing_or_damaged_or_pickled_is_refused(make_params
         write_dataset(params.data, FOLDER)
     Path("own.npz").write_bytes(b"PK\x03\x04 not a zip file")
     with pytest.raises(DataError, match=r"own\.npz: cannot be read .*; allowed: an npz file without objects"):
+        write_dataset(params.data, FOLDER)
+    Path("own.npz").write_bytes(b"")
+    with pytest.raises(DataError, match=r"own\.npz: cannot be read \(No data left in file\)"):
+        write_dataset(params.data, FOLDER)
+    with Path("own.npz").open("wb") as file:
+        np.save(file, labelled()["images"])
+    with pytest.raises(DataError, match=r"own\.npz: cannot be read"):
         write_dataset(params.data, FOLDER)
     write_archive(labels=np.array([None] * 30))
     with pytest.raises(DataError, match=r"own\.npz: cannot be read \(Object arrays cannot be loaded"):

@@ -69,6 +69,8 @@ class Params:
         if self.model.batch_norm and self.train.ensemble_size > 1:
             given = str(self.train.ensemble_size)
             yield Problem("train.ensemble_size", given, "1 with model.batch_norm true", "its buffers cannot be stacked")
+        if self.model.batch_norm and self.train.batch_size == 1:
+            yield Problem("train.batch_size", "1", "> 1 with model.batch_norm true", "one sample has no variance")
         if self.loss.unconnected_weight > 0 and self.data.source == "published":
             given = f"{self.loss.unconnected_weight:g}"
             yield Problem(
@@ -98,13 +100,15 @@ class Params:
         if self.evaluation.horizons >= test:
             given = str(self.evaluation.horizons)
             yield Problem("evaluation.horizons", given, f"less than the {test} time steps of data.test")
-        longest = test - self.evaluation.rollout_starts
+        longest = test - 1 - self.evaluation.rollout_starts
         if self.evaluation.rollout_steps > longest:
-            allowed = f"<= {longest}, the time steps of data.test less rollout_starts"
+            allowed = f"<= {longest}, the steps between those of data.test less rollout_starts"
             yield Problem("evaluation.rollout_steps", str(self.evaluation.rollout_steps), allowed)
-        if self.evaluation.stimulus_window >= test:
-            given = str(self.evaluation.stimulus_window)
-            yield Problem("evaluation.stimulus_window", given, f"less than the {test} time steps of data.test")
+        for key in SPLITS:
+            steps = self.data.split_steps(key)
+            if self.evaluation.stimulus_window >= steps:
+                given = str(self.evaluation.stimulus_window)
+                yield Problem("evaluation.stimulus_window", given, f"less than the {steps} time steps of data.{key}")
 
     @property
     def training_starts(self) -> int:

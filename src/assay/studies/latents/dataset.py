@@ -179,7 +179,7 @@ class Recording:
             array: NDArray[Any] = np.load(path, mmap_mode=mmap_mode, allow_pickle=False)
         except FileNotFoundError:
             raise DataError(f"{path}: no such file; {AGAIN}") from None
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, EOFError) as error:
             raise DataError(f"{path}: truncated or damaged ({error}); {AGAIN}") from None
         return array
 

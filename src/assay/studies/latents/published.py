@@ -66,8 +66,10 @@ def _rows(path: Path, opened: Published, column: str, steps: int) -> Iterator[Ro
 def _array(path: Path) -> Published:
     try:
         array = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, EOFError) as error:
         raise DataError(f"{path}: truncated or no array ({error}); give an x_list_0.npy") from None
+    if not isinstance(array, np.ndarray):
+        raise DataError(f"{path}: got several arrays; allowed: one; give an x_list_0.npy")
     if array.ndim != 3 or array.shape[2] != ALL_COLUMNS:
         raise DataError(f"{path}: got shape {array.shape}; allowed: (T, N, {ALL_COLUMNS}); give an x_list_0.npy")
 

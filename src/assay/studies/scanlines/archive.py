@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from assay.errors import DataError
 
+FEWEST_POINTS = 16  # along a line, as of simulated images
 REMEDY = "set data.transpose to true if its lines are columns"
 
 
@@ -83,6 +84,8 @@ def check(found: Labelled, path: Path, lines: int, classes: int) -> Labelled:
         raise DataError(f"{path}: got {got}; allowed: images (n, lines, points), a label and a group for each")
     if images.shape[1] != lines:
         raise DataError(f"{path}: got images of {images.shape[1]} lines; allowed: data.lines {lines}; {REMEDY}")
+    if images.shape[2] < FEWEST_POINTS:
+        raise DataError(f"{path}: got images of {images.shape[2]} points; allowed: >= {FEWEST_POINTS}; {REMEDY}")
     bad = np.argwhere(~np.isfinite(images).all(2))
     if len(bad):
         got = f"{len(bad)} lines with NaN or infinite values, the first is line {bad[0, 1]} of image {bad[0, 0]}"

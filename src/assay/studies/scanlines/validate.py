@@ -51,9 +51,13 @@ OUT = Path("results/validate")
 
 
 class Found(NamedTuple):
-    """Test images, their judged labels (n,) and the network's probabilities (n, K); the curve over lines, by lines."""
+    """Test images, their rows in the data set (n,), their judged labels (n,) and the network's probabilities (n, K).
+
+    curve: balanced accuracy and area under the curve, by lines seen.
+    """
 
     test: Rows
+    row: Tensor
     labels: Tensor
     probabilities: Tensor
     curve: dict[int, tuple[float, float]]
@@ -111,7 +115,7 @@ def evaluate(
         some = merged(own, merge)
         curve[lines] = (balanced_accuracy(some, labels), float(auroc_by_class(some, labels).nanmean()))
     shown.advance(note="lines seen")
-    return Found(test, labels, each[NETWORK], curve), judged
+    return Found(test, torch.from_numpy(dataset.splits["test"]), labels, each[NETWORK], curve), judged
 
 
 def watch_all(params: Params, model: networks.Classifier, found: Found) -> Watched | None:
@@ -144,7 +148,7 @@ def write(
     write_csv(out / "confusion.csv", ["truth", *names], [[name, *row] for name, row in zip(names, table, strict=True)])
     curve = [[lines, *values] for lines, values in found.curve.items()]
     write_csv(out / "lines.csv", ["lines", "balanced_accuracy", "auroc"], curve)
-    write_csv(out / "per_image.csv", ["group", "truth", "label", "confidence"], image_rows(found))
+    write_csv(out / "per_image.csv", ["row", "group", "truth", "label", "confidence"], image_rows(found))
     write_csv(out / "changes.csv", changes.Detection._fields, [list(watched.detection)] if watched else [])
     figures.confusion(out / "confusion.png", names, judged[NETWORK].scores)
     figures.by_lines(out / "lines.png", found.curve, {name: each.scores for name, each in judged.items()})
@@ -193,7 +197,7 @@ def class_rows(names: list[str], judged: Judged) -> list[list[str | float]]:
 def image_rows(found: Found) -> list[list[float]]:
     """The rows of per_image.csv."""
     confidence, label = found.probabilities.max(1)
-    columns = (found.test.group, found.labels, label, confidence)
+    columns = (found.row, found.test.group, found.labels, label, confidence)
     return [list(row) for row in zip(*(column.tolist() for column in columns), strict=True)]
 
 
