@@ -23,6 +23,14 @@ REFUSED = {
     ),
     "corrector tokens": (["corrector.tokens=5"], "corrector.tokens: got 5; allowed: divisors of data.cells 32"),
     "heads": (["model.heads=3"], "model.heads: got 3; allowed: divisors of hidden_dim 8 (1, 2, 4, 8)"),
+    "heads of one channel": (
+        ["model.heads=8", "model.rotary=true"],
+        "model.heads: got 8; allowed: heads of an even number of channels with rotary, not 1",
+    ),
+    "a viscosity that is judged twice": (
+        ["evaluation.viscosities=[0.01,0.01]"],
+        "evaluation.viscosities: got [0.01, 0.01]; allowed: different numbers; drop repeats",
+    ),
     "heads of a group": (
         [*SEPARATED, "model.group_size=4", "model.heads=3"],
         "model.heads: got 3; allowed: divisors of group_size 4 (1, 2, 4)",

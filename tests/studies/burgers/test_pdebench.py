@@ -70,6 +70,17 @@ def test_other_layouts_are_refused(write):
         open_published(write(**{"t-coordinate": np.arange(9.0)}))
 
 
+@pytest.mark.parametrize("times", [np.zeros(6), np.full(6, np.nan), np.arange(6.0)[::-1]])
+def test_times_that_do_not_increase_are_refused(write, times):
+    with pytest.raises(DataError, match="got times that do not increase; allowed: two or more, finite; get the file"):
+        open_published(write(**{"t-coordinate": times}))
+
+
+def test_a_single_frame_is_refused(write):
+    with pytest.raises(DataError, match="got times that do not increase; allowed: two or more"):
+        open_published(write(**{"tensor": np.zeros((2, 1, CELLS), np.float32), "t-coordinate": np.zeros(1)}))
+
+
 def test_the_viscosity_is_in_the_name_or_an_attribute(write):
     path = write("own.hdf5")
     with pytest.raises(DataError, match=r"viscosity unknown; allowed: an attribute nu, or a name like 1D_Burgers"):

@@ -35,6 +35,10 @@ REFUSED = {
         ["sampling.patch=[32,64]"],
         "augmentation.transpose: got true; allowed: false with a patch that is not square in x and y",
     ),
+    "no class weighs anything": (
+        ["loss.class_weights=manual", f"loss.manual_weights={[0] * 14}"],
+        "loss.manual_weights: got zeros; allowed: one or more above 0",
+    ),
     "ensemble": (["train.ensemble_size=2"], "train.ensemble_size: got 2; allowed: 1; train seeds instead"),
     "adjusted without an adjustment": (
         ["loss.adjust=none", "evaluation.logits=adjusted"],

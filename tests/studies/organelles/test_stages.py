@@ -150,6 +150,16 @@ def test_predict_says_what_it_needs(trained):
     np.savez("own.npz", one=np.zeros(3), two=np.zeros(3))
     with pytest.raises(DataError, match=r"own\.npz: has several arrays and none called image"):
         predict.run(trained("predict.volume=own.npz"))
+    np.savez("own.npz")
+    with pytest.raises(DataError, match=r"own\.npz: has no array; allowed: an npz file with a volume"):
+        predict.run(trained("predict.volume=own.npz"))
+    for content in (b"", b"\x93NUMPY\x01\x00v\x00{'descr': '|u1', 'fortran_order': False, 'shape': (1,), }"):
+        Path("empty.npz").write_bytes(content)
+        with pytest.raises(DataError, match=r"empty\.npz: is no npz file of numbers"):
+            predict.run(trained("predict.volume=empty.npz"))
+    Path("multiscale").mkdir()
+    with pytest.raises(DataError, match=r"multiscale: cannot be read .*; allowed: the folder of one array, such as s0"):
+        predict.run(trained("predict.volume=multiscale"))
     Path("text.npz").write_text("no archive")
     with pytest.raises(DataError, match=r"text\.npz: is no npz file of numbers"):
         predict.run(trained("predict.volume=text.npz"))

@@ -72,6 +72,8 @@ def test_six_outputs_are_judged_in_four_classes(make_params):
     baselines = json.loads(Path("results/validate/baselines.json").read_text())
     assert baselines["classes"] == 6 and baselines["uniform_entropy"] == pytest.approx(1.79176)
     assert found["balanced_accuracy_constant"] == pytest.approx(0.25)
+    with pytest.raises(CheckpointError, match=r"with data.merge \[0, 1, 2, 3, 4, 5\], not \[0, 1, 1, 2, 3, 3\]"):
+        validate.run(make_params())
 
 
 def test_lines_that_have_not_been_scanned_do_not_count_where_padding_is_masked(make_params):

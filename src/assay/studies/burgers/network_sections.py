@@ -112,6 +112,9 @@ class ModelConfig:
             yield from indivisible("heads", self.heads, "group_size", self.group_size)
         if not separated:
             yield from indivisible("heads", self.heads, "hidden_dim", self.hidden_dim)
+        width = (self.group_size if separated and self.group_size else self.hidden_dim) // self.heads
+        if self.rotary and width % 2:
+            yield Problem("heads", str(self.heads), f"heads of an even number of channels with rotary, not {width}")
         if self.architecture == "pdet_stack" and len(self.depth) > 1:
             yield Problem("depth", str(list(self.depth)), "one number with architecture pdet_stack", "give e.g. [8]")
         if self.architecture == "pdet_unet" and self.tokens < 2 ** (len(self.depth) - 1):

@@ -67,6 +67,9 @@ def open_published(path: Path, old_version: Literal["refuse", "correct"] = "refu
     if len(x) != cells or len(t) not in (frames, frames + 1):
         got = f"{len(x)} places and {len(t)} times for {cells} cells and {frames} frames"
         raise DataError(f"{path}: got {got}; allowed: as many, or one time more; get the file anew")
+    for name, axis in (("places", x), ("times", t[:frames])):
+        if len(axis) < 2 or not (np.isfinite(axis).all() and (np.diff(axis) > 0).all()):
+            raise DataError(f"{path}: got {name} that do not increase; allowed: two or more, finite; get the file anew")
     is_old = bool(x[0] < 0)
     if is_old and old_version == "refuse":
         raise DataError(

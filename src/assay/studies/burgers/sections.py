@@ -155,7 +155,9 @@ class EvaluationConfig:
     """Where to evaluate; auto takes a GPU if there is one."""
 
     def conflicts(self) -> Iterator[Problem]:
-        """A reference that is not judged."""
+        """A reference that is not judged, a viscosity that is judged twice."""
+        if len(set(self.viscosities)) < len(self.viscosities):
+            yield Problem("viscosities", str(list(self.viscosities)), "different numbers", "drop repeats")
         if self.reference_viscosity not in self.viscosities:
             given = f"{self.reference_viscosity:g}"
             yield Problem("reference_viscosity", given, f"one of viscosities {list(self.viscosities)}")

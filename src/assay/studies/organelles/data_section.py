@@ -118,4 +118,4 @@ class AugmentationConfig:
     noise: Annotated[float, Bounds(ge=0, le=1)]
     """Largest standard deviation of added white noise, of the whole range of intensities."""
     blur: Annotated[float, Bounds(ge=0, le=3)]
-    """Largest standard deviation of a Gaussian blur in the plane of x and y, voxels; one draw per batch."""
+    """Largest standard deviation of a Gaussian blur in the plane of x and y, voxels; one draw per sample."""

@@ -110,6 +110,8 @@ class LossConfig:
             if value is not None and len(value) != len(CLASSES) and not (single and len(value) == 1):
                 allowed = f"{'1 or ' if single else ''}{len(CLASSES)} numbers"
                 yield Problem(key, f"{len(value)} numbers", allowed, "in the order " + ", ".join(CLASSES))
+        if self.manual_weights is not None and not any(self.manual_weights):
+            yield Problem("manual_weights", "zeros", "one or more above 0", "leave out classes with 0, not all of them")
         if any(a + b == 0 for a, b in zip(self.alphas, self.betas, strict=False)):
             yield Problem("beta", "0", "above 0 where alpha is 0", "the loss would not see mistakes")
 

@@ -5,6 +5,7 @@ with, and the run's identity. It is loaded strictly.
 """
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -104,8 +105,10 @@ def untrained(trained: Model) -> Model:
 
 
 def _build(params: Params, known: Facts) -> Segmenter:
-    """A single process's, however many trained it."""
+    """A single process's, however many trained it; without a GPU, torch's kernel takes the place of xformers'."""
     model, loss, edges = params.model, params.loss, params.sampling.patch
+    if model.attention == "xformers" and not torch.cuda.is_available():
+        model = replace(model, attention="sdpa")
     return segmenter(model, loss, edges, known.frequencies, params.evaluation.logits, Group.alone())
 
 

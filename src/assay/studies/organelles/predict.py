@@ -64,7 +64,7 @@ def read_volume(path: Path) -> Volume:
     """
     if not path.exists():
         raise DataError(f"{path}: no such file; allowed: a zarr array or an npz file")
-    found = np.asarray(zarr_package().open_array(str(path), mode="r")[:]) if path.is_dir() else _from_npz(path)
+    found = _from_zarr(path) if path.is_dir() else _from_npz(path)
     if found.ndim != 3 or found.dtype != np.uint8:
         shape = " x ".join(str(edge) for edge in found.shape)
         raise DataError(f"{path}: got {found.dtype} of {shape}; allowed: uint8 with the axes z, y, x; convert it")
@@ -73,15 +73,27 @@ def read_volume(path: Path) -> Volume:
     return found
 
 
+def _from_zarr(path: Path) -> NDArray[Any]:
+    package = zarr_package()
+    try:
+        return np.asarray(package.open_array(str(path), mode="r")[:])
+    except (RuntimeError, ValueError, OSError) as error:
+        reason = " ".join(str(error).split())
+        allowed = "the folder of one array, such as s0 of an image with several scales"
+        raise DataError(f"{path}: cannot be read ({reason}); allowed: {allowed}; name it, or fetch it again") from error
+
+
 def _from_npz(path: Path) -> NDArray[Any]:
     try:
         with np.load(path, allow_pickle=False) as archive:
+            if not archive.files:
+                raise DataError(f"{path}: has no array; allowed: an npz file with a volume; write it again")
             name = archive.files[0] if len(archive.files) == 1 else IMAGE
             found: NDArray[Any] = archive[name]
             return found
     except KeyError:
         raise DataError(f"{path}: has several arrays and none called {IMAGE}; rename the one to segment") from None
-    except (OSError, ValueError, zipfile.BadZipFile) as error:
+    except (OSError, ValueError, EOFError, TypeError, zipfile.BadZipFile) as error:
         raise DataError(f"{path}: is no npz file of numbers ({error}); allowed: that, or a zarr array") from None
 
 

@@ -128,4 +128,9 @@ def _read(place: CropPlace, data: DataConfig, writer: CropWriter) -> None:
     if data.largest is not None and voxels > data.largest:
         writer.skip(place.name, f"{voxels} voxels, more than data.largest {data.largest}")
         return
-    writer.add(read_crop(place, data.voxel_nm, data.context or (0, 0, 0)))
+    try:
+        crop = read_crop(place, data.voxel_nm, data.context or (0, 0, 0))
+    except (RuntimeError, ValueError, OSError) as error:  # of zarr and its codecs: a chunk that was not fetched whole
+        reason = " ".join(str(error).split())
+        raise DataError(f"{place.labels}: cannot be read ({reason}); fetch the crop again") from error
+    writer.add(crop)

@@ -96,11 +96,12 @@ class Judge:
         """Count a crop."""
         crop, masked = self.truth[number], self.masked[number]
         own = self.datasets.setdefault(crop.dataset, PooledCounts())
-        kept: list[Piece] = []
+        known, annotated = evaluation.code(crop), torch.from_numpy(crop.annotated.copy())
 
         def network(image: Tensor) -> Iterator[Piece]:
             for piece in self._pieces(self.model, image):
-                kept.append(_decided(self.model, piece, OTHER_KIND[self.section.logits]))
+                other = _decided(self.model, piece, OTHER_KIND[self.section.logits])
+                self.every["other"].update(other.logits, evaluation.target_of(other, known, annotated))
                 yield _decided(self.model, piece, self.section.logits)
 
         def null(image: Tensor) -> Iterator[Piece]:
@@ -108,7 +109,6 @@ class Judge:
                 yield _decided(self.null, piece, self.section.logits)
 
         evaluation.count(crop, network, [own, self.every["masked"]], [crop, masked])
-        evaluation.count(crop, lambda _: kept, [self.every["other"]], [crop])
         evaluation.count(crop, null, [self.every[NULL]], [crop])
         evaluation.count(crop, self._shaded, [self.every[INTENSITY]], [crop])
 

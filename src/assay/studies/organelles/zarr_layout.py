@@ -8,6 +8,7 @@ not annotated; an array without chunks is 0 throughout: the class was looked for
 """
 
 import json
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import ModuleType
@@ -47,7 +48,7 @@ class CropPlace(NamedTuple):
 
     @property
     def name(self) -> str:
-        """Unique among all data sets."""
+        """Unique among all data sets, see `find_crops`."""
         return f"{self.dataset}/{self.labels.name}"
 
 
@@ -55,15 +56,19 @@ def find_crops(root: Path) -> list[CropPlace]:
     """All crops below a folder, in the order of data sets and crop numbers.
 
     Raises:
-        DataError: there is none.
+        DataError: there is none, or two have the same name, so that a split could not tell them apart.
     """
-    found = []
+    found: list[CropPlace] = []
     for labels in root.glob(f"*/*.zarr/recon-*/{GROUNDTRUTH}/crop*"):
         recon = labels.parents[2]
         found.append(CropPlace(recon.parents[1].name, labels, recon / EM))
     if not found:
         layout = f"<dataset>/<dataset>.zarr/recon-1/{GROUNDTRUTH}/crop<k>"
         raise DataError(f"{root}: got no crops; allowed: {layout}; set data.zarr to the folder with the data sets")
+    several = [name for name, count in Counter(place.name for place in found).items() if count > 1]
+    if several:
+        places = ", ".join(sorted(str(place.labels) for place in found if place.name == several[0]))
+        raise DataError(f"{places}: got the same name {several[0]}; allowed: one number for each crop; rename one")
     return sorted(found, key=lambda place: (place.dataset, len(place.labels.name), place.labels.name))
 
 

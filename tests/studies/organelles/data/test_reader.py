@@ -1,6 +1,7 @@
 """Crops in the challenge's layout: absent, not annotated and outside are kept apart; scales; and what is refused."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -36,6 +37,18 @@ def test_what_the_simulation_writes_is_read_back(tmp_path):
     assert (crop.label == np.where(np.isin(given.label, [1, PM, NUC]), given.label, 0)).all()
     assert names(crop) == names(given) == ["ecs", "pm", "nuc"]
     assert crop.box is None
+
+
+def test_two_crops_of_one_name_are_refused_as_a_split_could_not_tell_them_apart(tmp_path):
+    crop = new_crop("sim/crop4", SHAPE, annotated=flags("pm"))
+    write_crop(tmp_path, 4, crop)
+    (place,) = find_crops(tmp_path)
+    recon = place.image.parents[1]
+    shutil.copytree(recon, recon.with_name("recon-9"))
+    with pytest.raises(
+        DataError, match=r"recon-4/.*recon-9/.*: got the same name sim/crop4; allowed: one number for each"
+    ):
+        find_crops(tmp_path)
 
 
 def test_absent_not_annotated_and_outside_are_three_things(store):

@@ -110,6 +110,19 @@ def test_crops_of_the_challenge_are_read_and_faulty_ones_refused_or_left_out(mak
     assert len(read_split(FOLDER, crops.names).validation) == 1
 
 
+def test_a_chunk_that_was_not_fetched_whole_is_a_fault_of_its_crop(make_params):
+    for number in range(1, 4):
+        store = Store(Path("challenge"), f"set-{number}", number)
+        store.image(noise(8, 20, 20, seed=number)).label("pm", ones(8, 20, 20, last=3))
+    chunks = Path("challenge/set-2").glob("**/em/fibsem-uint8/s0/**/*")
+    torn = next(path for path in chunks if path.is_file() and not path.name.startswith("."))
+    torn.write_bytes(torn.read_bytes()[:5])
+    with pytest.raises(DataError, match=r"set-2/.*crop2: cannot be read \(.*\); fetch the crop again"):
+        simulate.run(make_params(*CHALLENGE))
+    simulate.run(make_params(*CHALLENGE, "data.faulty=skip"))
+    assert Crops.open(FOLDER).names == ["set-1/crop1", "set-3/crop3"]
+
+
 def test_crops_of_the_challenge_come_to_another_scale(make_params):
     for number in (1, 2):
         Store(Path("challenge"), "a", number).label("pm", ones(8, 40, 40, last=4))
