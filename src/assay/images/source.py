@@ -67,7 +67,8 @@ class Source:
         """A folder with what the build may see, and nothing else of the working tree."""
         with TemporaryDirectory(prefix="assay-image-") as folder:
             with tarfile.open(fileobj=io.BytesIO(_output(self.root, "archive", "HEAD", "--", *FILES))) as archive:
-                archive.extractall(folder, filter=_for_all)
+                archive.extraction_filter = _for_all  # Python before 3.11.4 does not look at it, and has no `filter`
+                archive.extractall(folder, [_for_all(member, folder) for member in archive])
             if self.wheelhouse is not None:
                 shutil.copytree(self.wheelhouse, Path(folder) / WHEELHOUSE, copy_function=_link)
             yield Path(folder)
@@ -90,9 +91,9 @@ def _base(root: Path) -> str:
 
 
 def _for_all(member: tarfile.TarInfo, folder: str) -> tarfile.TarInfo:
-    """A safe member that everybody may read, whatever the umask and git's own: modes are a part of the image."""
-    mode = 0o755 if member.isdir() or member.mode & 0o100 else 0o644
-    return tarfile.data_filter(member, folder).replace(mode=mode, deep=False)
+    """A member of git's archive that everybody may read, whatever the umask and git's own: modes are in the image."""
+    member.mode = 0o755 if member.isdir() or member.mode & 0o100 else 0o644
+    return member
 
 
 def _output(root: Path, *arguments: str) -> bytes:
