@@ -315,7 +315,7 @@ def test_nothing_follows_from_runs_of_parameters_that_their_arm_has_no_longer(sm
     assert before.verdict != "INADMISSIBLE"
     assert (found.verdict, found.reason) == (
         "INADMISSIBLE",
-        "arm-0001: run with other parameters than it now has at 2 seeds",
+        "arm-0001: run with other parameters than it now has, seeds 0, 1",
     )
 
 

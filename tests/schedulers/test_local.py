@@ -210,6 +210,16 @@ def test_each_job_gets_gpus_of_its_own_as_long_as_there_are_some(two_gpus, tmp_p
     assert found["none"] == [os.environ.get("CUDA_VISIBLE_DEVICES", "all")]
 
 
+def test_the_pool_asks_the_driver_once(two_gpus, tmp_path, monkeypatch):
+    asked: list[int] = []
+    monkeypatch.setattr("assay.schedulers.pool.visible_gpus", lambda: asked.append(1) or ["GPU-a", "GPU-b"])
+    pool = Local(tmp_path / "pool", jobs=1)
+    for name in ("first", "second"):
+        pool.submit(with_gpus(tmp_path, name, 1))
+    Pool(pool.folder).work()
+    assert len(given(tmp_path)) == 2 and len(asked) == 1
+
+
 def test_a_job_that_is_given_again_keeps_its_gpu(two_gpus, tmp_path):
     pool = Local(tmp_path / "pool", jobs=2)
     for name in ("first", "second"):

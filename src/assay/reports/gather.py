@@ -5,7 +5,6 @@ report.summaries["baseline"].metrics["validate/rollout_nrmse"]
 """
 
 import time
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -184,8 +183,8 @@ def _outdated(path: Path, resolved: Resolved, cells: Sequence[CellResult]) -> di
 
 def _of_others(outdated: Mapping[tuple[str, int], str]) -> dict[str, str]:
     """Arm to why nothing follows from it: its numbers are not of what the study file says it is."""
-    counts = Counter(arm for arm, _ in outdated)
-    return {arm: f"run with other parameters than it now has at {count} seeds" for arm, count in counts.items()}
+    seeds = {arm: [str(seed) for each, seed in outdated if each == arm] for arm, _ in outdated}
+    return {arm: f"run with other parameters than it now has, seeds {', '.join(some)}" for arm, some in seeds.items()}
 
 
 def _say_outdated(outdated: Mapping[tuple[str, int], str]) -> list[str]:

@@ -68,7 +68,8 @@ class Local(Scheduler):
     def submit_all(self, jobs: Sequence[Job]) -> Iterator[str]:
         """Put jobs into the queue, and start a pool if none lives, with the first one and again after the last."""
         if jobs:
-            self._refuse(max(jobs, key=self._gpus))
+            if reasons := self.unavailable(max(jobs, key=self._gpus)):
+                raise SchedulerError(reasons[0])
             write_bytes(self.folder / "jobs", f"{self.jobs}\n".encode())
         for number, job in enumerate(jobs):
             job_id = self._create(job)
@@ -122,10 +123,6 @@ class Local(Scheduler):
         there = len(visible_gpus()) if asked else 0
         given = f"resources.gpus: got {asked}; allowed: <= {there}, the GPUs that this computer shows"
         return [f"{given}; lower it, or see what nvidia-smi says"] if asked > there else []
-
-    def _refuse(self, job: Job) -> None:
-        for reason in self.unavailable(job):
-            raise SchedulerError(reason)
 
     def _gpus(self, job: Job) -> int:
         return job.resources.gpus if self.gives_gpus else 0

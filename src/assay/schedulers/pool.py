@@ -63,6 +63,7 @@ class Pool:
         self.running: dict[str, Running] = {}
         self.done: set[str] = set()
         self.orphans: dict[str, State] = {}
+        self.gpus: list[str] = []
         self.trouble = ""
         for job_id in job_ids(folder):
             self._take_over(job_id)
@@ -121,12 +122,13 @@ class Pool:
         Raises:
             DataError: there are not so many.
         """
-        found = visible_gpus() if count else []
-        if len(found) < count:
-            raise DataError(f"got {len(found)} GPUs; allowed: at least {count}; see what nvidia-smi says")
+        if len(self.gpus) < count:  # the driver is asked for the first job that wants some
+            self.gpus = visible_gpus()
+        if len(self.gpus) < count:
+            raise DataError(f"got {len(self.gpus)} GPUs; allowed: at least {count}; see what nvidia-smi says")
         held = [*(job.gpus for job in self.running.values()), *(state.gpus for state in self.orphans.values())]
         taken = Counter(chain.from_iterable(held))
-        return sorted(found, key=lambda gpu: taken[gpu])[:count]
+        return sorted(self.gpus, key=lambda gpu: taken[gpu])[:count]
 
     def _launch(self, job_id: str, nowhere: int, gpus: Sequence[str] | None) -> None:
         """gpus: those that it had before."""

@@ -2,6 +2,7 @@
 
 import gzip
 import json
+from pathlib import Path
 
 import nibabel as nib
 import numpy as np
@@ -170,6 +171,14 @@ def test_voxels_that_are_no_numbers_are_refused(bids_dataset):
         read_asl(dataset.root)
 
 
+def overwrite(path: Path, place: int, content: bytes) -> None:
+    """Replace bytes of a compressed image, from its end if `place` is negative; the checksum is made anew."""
+    image = bytearray(gzip.decompress(path.read_bytes()))
+    first = place % len(image)
+    image[first : first + len(content)] = content
+    path.write_bytes(gzip.compress(bytes(image)))
+
+
 def test_truncated_image_is_refused(bids_dataset):
     perf = bids_dataset().write()
     path = perf / "sub-01_asl.nii.gz"
@@ -181,19 +190,16 @@ def test_truncated_image_is_refused(bids_dataset):
 def test_a_bit_that_has_flipped_is_refused_by_the_checksum(bids_dataset):
     perf = bids_dataset().write()
     path = perf / "sub-01_asl.nii.gz"
-    content = bytearray(gzip.decompress(path.read_bytes()))
-    damaged = gzip.compress(bytes(content[:-4]) + b"abcd", mtime=0)
-    path.write_bytes(damaged[:-8] + gzip.compress(bytes(content), mtime=0)[-8:])
+    whole = path.read_bytes()
+    overwrite(path, -4, b"abcd")
+    path.write_bytes(path.read_bytes()[:-8] + whole[-8:])
     with pytest.raises(DataError, match=r"sub-01_asl\.nii\.gz: cannot be read \(CRC check failed.*fetch the file"):
         read_asl(perf)
 
 
 def test_a_header_without_a_known_data_type_is_refused(bids_dataset):
     perf = bids_dataset().write()
-    path = perf / "sub-01_asl.nii.gz"
-    content = bytearray(gzip.decompress(path.read_bytes()))
-    content[70:72] = b"\0\0"
-    path.write_bytes(gzip.compress(bytes(content)))
+    overwrite(perf / "sub-01_asl.nii.gz", 70, b"\0\0")
     with pytest.raises(DataError, match=r"sub-01_asl\.nii\.gz: cannot be read \(data code 0"):
         read_asl(perf)
 
@@ -210,10 +216,7 @@ def test_a_sidecar_of_digits_or_brackets_without_end_is_refused(bids_dataset, nu
 
 def test_header_that_promises_more_than_the_file_can_hold_is_refused(bids_dataset):
     perf = bids_dataset().write()
-    path = perf / "sub-01_asl.nii.gz"
-    content = bytearray(gzip.decompress(path.read_bytes()))
-    content[42:48] = np.array([30000, 30000, 30000], dtype="<i2").tobytes()
-    path.write_bytes(gzip.compress(bytes(content)))
+    overwrite(perf / "sub-01_asl.nii.gz", 42, np.array([30000, 30000, 30000], dtype="<i2").tobytes())
     with pytest.raises(DataError, match=r"too short for dimensions \(30000, 30000, 30000, 6\)"):
         read_asl(perf)
 

@@ -19,21 +19,17 @@ def failed_controls(config: StudyConfig, cells: Sequence[CellResult]) -> dict[st
     if not config.metrics:
         return {}
     metric, rule = next(iter(config.metrics.items()))
+    complete = [cell for cell in cells if math.isfinite(cell.metrics.get(metric, math.nan))]
     found: dict[str, str] = {}
     for control, words in SAYS.items():
         named = getattr(config.controls, control)
-        for arm in dict.fromkeys(cell.arm for cell in cells if named):
-            every = [
-                (cell.metrics.get(metric, math.nan), cell.metrics.get(named, math.nan))
-                for cell in cells
-                if cell.arm == arm
-            ]
-            pairs = [pair for pair in every if math.isfinite(pair[0])]
-            if not all(math.isfinite(other) for _, other in pairs):
-                found.setdefault(
-                    arm, f"not compared with {words}: complete runs have no number {named}, controls.{control}"
-                )
-            elif pairs and not _better(mean(p[0] for p in pairs), mean(p[1] for p in pairs), rule.direction):
+        for arm in dict.fromkeys(cell.arm for cell in complete if named):
+            pairs = [(cell.metrics[metric], cell.metrics.get(named, math.nan)) for cell in complete if cell.arm == arm]
+            values, others = (mean(side) for side in zip(*pairs, strict=True))
+            if not math.isfinite(others):
+                why = f"not compared with {words}: complete runs have no number {named}, controls.{control}"
+                found.setdefault(arm, why)
+            elif not _better(values, others, rule.direction):
                 found.setdefault(arm, f"no better than {words} in {metric}")
     return found
 

@@ -84,8 +84,14 @@ def _when(entry: Entry, word: str) -> str:
 
 def rules_of(study: StudyConfig) -> dict[str, Any]:
     """What the verdicts of a study depend on beside its hypotheses; the first metric is held against the controls."""
-    controls = {"controls": study.controls, "first_metric": next(iter(study.metrics), None), "baseline": study.baseline}
-    return {"metrics": study.metrics, "correction": study.correction, "seeds": list(study.seeds), **controls}
+    return {
+        "metrics": study.metrics,
+        "correction": study.correction,
+        "seeds": list(study.seeds),
+        "controls": study.controls,
+        "first_metric": next(iter(study.metrics), None),
+        "baseline": study.baseline,
+    }
 
 
 def register(folder: Path, hypotheses: Mapping[str, Any], rules: Mapping[str, Any] | None = None) -> Registration:

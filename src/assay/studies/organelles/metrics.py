@@ -3,7 +3,8 @@
 Counts are added up over all batches, crops and ranks before anything is divided, so the order and the size of batches
 change nothing. A class that was never annotated has no score (NaN); one that was, but is in neither truth nor
 prediction, has none by default. Precision and recall need a prediction or a positive of their own. Means are over the
-classes that occur in the truth, whatever is predicted, so that two networks are judged by the same ones.
+classes that occur in the truth, whatever is predicted, so that two networks are judged by the same ones; that of
+precision is over those of them that are predicted.
 """
 
 import math

@@ -20,6 +20,7 @@ from assay.engine.random import derive
 from assay.engine.train import Trained
 from assay.errors import CheckpointError, ConfigError
 from assay.studies.organelles.config import Params
+from assay.studies.organelles.network_section import ModelConfig
 from assay.studies.organelles.prior import Frequencies
 from assay.studies.organelles.segmenter import Segmenter, segmenter
 from assay.studies.organelles.windows import Piece, Windows
@@ -104,11 +105,15 @@ def untrained(trained: Model) -> Model:
     return trained._replace(module=module.eval())
 
 
+def without_gpu(model: ModelConfig) -> ModelConfig:
+    """A network of the same weights and operations that needs no GPU: with torch's attention in place of xformers'."""
+    return replace(model, attention="sdpa") if model.attention == "xformers" else model
+
+
 def _build(params: Params, known: Facts) -> Segmenter:
     """A single process's, however many trained it; without a GPU, torch's kernel takes the place of xformers'."""
     model, loss, edges = params.model, params.loss, params.sampling.patch
-    if model.attention == "xformers" and not torch.cuda.is_available():
-        model = replace(model, attention="sdpa")
+    model = model if torch.cuda.is_available() else without_gpu(model)
     return segmenter(model, loss, edges, known.frequencies, params.evaluation.logits, Group.alone())
 
 

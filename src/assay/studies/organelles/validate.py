@@ -14,7 +14,6 @@ Truth is every label where the crops have all of them (simulated), else what is 
 """
 
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -200,8 +199,7 @@ def class_rows(found: Found) -> Iterator[list[str | float]]:
 def headlines(found: Found, model: networks.Model) -> dict[str, float]:
     """The few numbers: mean Dice of the network in several ways and of every control, and what the network costs."""
     network, edges = found.network, model.params.sampling.patch
-    config = model.params.model
-    counted = replace(config, attention="sdpa") if config.attention == "xformers" else config  # as many, without a GPU
+    counted = networks.without_gpu(model.params.model)
     rare = [CLASSES.index(name) for name in RARE]
     known = network.confusion[OTHER:, OTHER:].sum()
     return {

@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from assay.errors import DataError
+from assay.studies.scanlines.sections import FEWEST_POINTS
 
-FEWEST_POINTS = 16  # along a line, as of simulated images
 REMEDY = "set data.transpose to true if its lines are columns"
 
 

@@ -9,6 +9,8 @@ from typing import Annotated, Any, Literal
 
 from assay.config.fields import Bounds, Incidental, Problem
 
+FEWEST_POINTS = 16
+"""Along a scan line."""
 Share = Annotated[float, Bounds(ge=0, lt=1)]
 Merge = Annotated[tuple[int, ...], Bounds(ge=0, items=2)]
 SOURCES = {
@@ -51,7 +53,7 @@ class DataConfig:
     """Share of parents with a label drawn at random from the priors, of all but the test part (simulated)."""
     lines: Annotated[int, Bounds(ge=16)]
     """Scan lines of an image."""
-    points: Annotated[int, Bounds(ge=16)] | None
+    points: Annotated[int, Bounds(ge=FEWEST_POINTS)] | None
     """Points of a line; scans are averaged down to it (simulated, scans)."""
     seed: Annotated[int, Bounds(ge=0)]
     """Replicate of images, label noise and split; the same for every arm."""
@@ -192,6 +194,6 @@ class WatchConfig:
     idle_s: Annotated[float, Bounds(gt=0), Incidental()] | None
     """Seconds without a new line in the file after which the scan counts as finished; null: at the file's end."""
     confident: Annotated[float, Bounds(ge=0, le=1), Incidental()]
-    """Least probability of the class for a change of state to be reported."""
+    """Least probability of a line's class to count for a change of state; a line below it begins the count anew."""
     hold: Annotated[int, Bounds(ge=1), Incidental()]
     """Lines for which a new state must stay before a tip change is reported."""
