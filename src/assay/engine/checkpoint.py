@@ -103,6 +103,11 @@ def _read_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     return tensors, {**json.loads(tensors.pop(DOCUMENT).numpy().tobytes()), **header}
 
 
+def _name(step: int) -> str:
+    """Of a checkpoint's file; names are in the order of the steps."""
+    return f"step-{step:09d}.safetensors"
+
+
 class CheckpointFolder:
     """The checkpoints of one run, named by step. `identity` says which run: a foreign checkpoint is refused."""
 
@@ -143,21 +148,25 @@ class CheckpointFolder:
 
     def save(self, step: int, tensors: Mapping[str, Tensor], document: Mapping[str, Any]) -> None:
         """Write the checkpoint of a step, then drop all but the newest two."""
-        path = self.folder / f"step-{step:09d}.safetensors"
+        path = self.folder / _name(step)
         with progress.phase("checkpoint", 1, unit="files"):
             content = torch.frombuffer(bytearray(json.dumps(document).encode()), dtype=torch.uint8)
             write_tensors(path, {**tensors, DOCUMENT: content}, {"identity": self.identity, "step": step})
             for old in self._paths()[KEPT:]:
                 old.unlink(missing_ok=True)
 
-    def load(self) -> tuple[dict[str, Tensor], dict[str, Any], list[str]] | None:
+    def load(self, until: int | None = None) -> tuple[dict[str, Tensor], dict[str, Any], list[str]] | None:
         """The newest intact checkpoint and a line for each damaged one passed over; None if there is none at all.
+
+        until: those of later steps do not count.
 
         Raises:
             CheckpointError: there are checkpoints and every one is damaged, or they belong to another run.
         """
         damaged: list[str] = []
         for path in self._paths():
+            if until is not None and path.name > _name(until):
+                continue
             try:
                 tensors, document = _read_checkpoint(path)
             except CheckpointError as error:
@@ -168,6 +177,10 @@ class CheckpointFolder:
         if damaged:
             raise CheckpointError(damaged[0])
         return None
+
+    def steps(self) -> list[int]:
+        """The steps whose checkpoints are there, newest first; one may be damaged."""
+        return [int(path.stem.removeprefix("step-")) for path in self._paths()]
 
     def complete(self) -> None:
         """The run is complete and its model has been written elsewhere.

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call, stack_module_state, vmap
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.parallel import DistributedDataParallel
 
 from assay.engine.distributed import Group
@@ -45,8 +46,14 @@ class Ensemble:
         def lone(parameters: dict[str, Tensor], buffers: dict[str, Tensor]) -> dict[str, Tensor]:
             return task.loss(_bind(self.module, {**parameters, **buffers}), batch, rng)
 
-        terms: dict[str, Tensor] = vmap(lone, randomness="same")(dict(self.parameters), self.buffers)
+        with self._attention():
+            terms: dict[str, Tensor] = vmap(lone, randomness="same")(dict(self.parameters), self.buffers)
         return terms
+
+    def _attention(self) -> AbstractContextManager[None]:
+        """Plain attention on a CPU, whose fused kernel cannot be stacked."""
+        on_cpu = next(iter(self.parameters.values())).device.type == "cpu"
+        return sdpa_kernel(SDPBackend.MATH) if on_cpu else nullcontext()
 
     def share(self, group: Group) -> None:
         """From now on a backward pass ends with the mean gradient over the ranks; nothing where there is one.

@@ -11,6 +11,7 @@ from assay.engine.checkpoint import CheckpointFolder
 from assay.engine.config import TrainConfig
 from assay.engine.distributed import Group, refuse_unjoined, together
 from assay.engine.log import TrainingLog
+from assay.engine.stack import StackedRun, put_by
 from assay.engine.stop import StopRequest
 from assay.engine.task import Batch, Task
 from assay.engine.trace import TRACE, train_traced
@@ -43,6 +44,7 @@ def run_training(
         CheckpointError: also if another process trains this run.
         ConfigError: also if several processes were started and the task was not given their group.
     """
+    put_by(StackedRun(task=task, config=config, seed=seed, checkpoints=checkpoints))
     if group is None:
         refuse_unjoined()
     if TRACE in os.environ:

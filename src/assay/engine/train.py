@@ -84,21 +84,12 @@ def train(  # noqa: PLR0913 - one run: what is trained, how, from where to where
                 raise Unfinished(f"train: stopped at step {state.step} of {total}; the same command goes on from there")
 
             terms = backpropagate(state, task, loss, batches, seed)
-            state.precision.scaler.unscale_(state.optimizer)
-            health.watch(state.step + 1, terms, state.ensemble.clip(config.clip_norm or math.inf))
-            state.precision.scaler.step(state.optimizer)
-            state.precision.scaler.update()
-            state.optimizer.zero_grad(set_to_none=True)
-            if config.schedule.name != "plateau":
-                state.schedule.step()
-            state.step += 1
-            state.update_average()
+            update(state, terms, health)
 
             due = validation_due(state, total)
             if due or state.step % config.log_every == 0:  # patience ends at a validation: the last step is logged
                 health.check()
-                state.row().update({f"train/{name}": value for name, value in averaged(terms, group).items()})
-                state.row()["train/lr"] = state.optimizer.param_groups[0]["lr"]
+                note_losses(state, terms)
             if due:
                 put_off = not validated(state, task, stop)
             row = state.rows[-1] if state.rows[-1]["step"] == state.step else {}
@@ -176,6 +167,25 @@ def backpropagate(
             torch.autograd.backward(scaled)
         parts.append({name: term.detach() for name, term in {**terms, "loss": total}.items()})
     return parts[0] if len(parts) == 1 else {name: torch.stack([p[name] for p in parts]).mean(0) for name in parts[0]}
+
+
+def update(state: TrainState, terms: Mapping[str, Tensor], health: Health) -> None:
+    """One step of the optimiser, by the gradients that are there: clip, refuse NaN, move weights, rate and average."""
+    state.precision.scaler.unscale_(state.optimizer)
+    health.watch(state.step + 1, terms, state.ensemble.clip(state.config.clip_norm or math.inf))
+    state.precision.scaler.step(state.optimizer)
+    state.precision.scaler.update()
+    state.optimizer.zero_grad(set_to_none=True)
+    if state.config.schedule.name != "plateau":
+        state.schedule.step()
+    state.step += 1
+    state.update_average()
+
+
+def note_losses(state: TrainState, terms: Mapping[str, Tensor]) -> None:
+    """Log the losses of this step, and its learning rate."""
+    state.row().update({f"train/{name}": value for name, value in averaged(terms, state.group).items()})
+    state.row()["train/lr"] = state.optimizer.param_groups[0]["lr"]
 
 
 def weigh(terms: Mapping[str, Tensor], weights: Mapping[str, float]) -> Tensor:
