@@ -100,6 +100,8 @@ def _add_stage(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("--keys", action="store_true", help="list the keys this stage reads, and exit")
     together = "how many processes train one network together; default: ASSAY_PROCESSES, else 1"
     verb.add_argument("--processes", metavar="N", type=int, help=together)
+    stacked = "train the runs that this file names in one pass; `assay submit --stack` writes it"
+    verb.add_argument("--stack", metavar="FILE", type=Path, help=stacked)
     verb.set_defaults(call=stage)
 
 

@@ -25,6 +25,8 @@ def stage(parsed: argparse.Namespace, rest: list[str]) -> int:
         raise ConfigError(f"stage: got {parsed.stage}; allowed for study {parsed.study}: {allowed}")
     if parsed.keys:
         return _print_keys(config, config.STAGES[parsed.stage])
+    if parsed.stack:
+        return _train_stack(parsed, rest)
     processes = processes_wanted(parsed.processes, os.environ) if _trains(config, parsed.stage) else 1
     if processes > 1:
         return _run_together(parsed, rest, processes)
@@ -56,6 +58,26 @@ def _run_together(parsed: argparse.Namespace, rest: list[str], processes: int) -
             part_of(section.batch_size, processes)
     stage = [parsed.study, parsed.stage, "--params", str(parsed.params), *rest]
     return launch([sys.executable, "-m", "assay", "stage", *stage], parsed.processes, os.environ)
+
+
+def _train_stack(parsed: argparse.Namespace, rest: list[str]) -> int:
+    """The training of several runs at once; what becomes of each are checkpoints, from which its own stage goes on."""
+    config = study_config(parsed.study)
+    if not _trains(config, parsed.stage):
+        trains = ", ".join(name for name in config.STAGES if _trains(config, name))
+        raise ConfigError(f"stage: got {parsed.stage} with --stack; allowed for study {parsed.study}: {trains}")
+    if rest:
+        raise ConfigError(f"{rest[0]}: got a key with --stack; allowed: none, the file has the parameters of each run")
+    from assay.config.load import read
+
+    plan = read(parsed.stack, "`assay submit --stack` writes it")
+    progress.announce(parsed.study, parsed.stage)
+    with progress.phase("import", 1, unit="modules"):
+        from assay.engine.stack import train_alike
+
+        module = importlib.import_module(f"assay.studies.{parsed.study}.{parsed.stage}")
+    train_alike({name: (told["params"], told["checkpoints"]) for name, told in plan.items()}, config.Params, module.run)
+    return 0
 
 
 def verify(parsed: argparse.Namespace, rest: list[str]) -> int:

@@ -27,6 +27,8 @@ from assay import progress
 from assay.errors import CheckpointError
 from assay.files import write_bytes
 
+CHECKPOINTS = "ASSAY_CHECKPOINTS"
+"""Environment variable naming the root of the checkpoint folders; `.assay/checkpoints` if unset."""
 KEPT = 2
 DOCUMENT = "document"
 """The tensor of a checkpoint that holds its document, as bytes: with the rows logged that may be more than a header of

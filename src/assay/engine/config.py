@@ -7,6 +7,9 @@ from typing import Annotated, Literal
 from assay.config.fields import Bounds, Incidental, Problem
 from assay.errors import ConfigError
 
+FREE_IN_STACK = ("optimizer", "schedule", "clip_norm", "ema_decay", "patience")
+"""Keys of a training section in which runs may differ that are trained in one pass, see stack.py."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class OptimizerConfig:

@@ -7,7 +7,7 @@ named by the run's identity, so any way of starting the same run again finds the
 import os
 from pathlib import Path
 
-from assay.engine.checkpoint import CheckpointFolder
+from assay.engine.checkpoint import CHECKPOINTS, CheckpointFolder
 from assay.engine.config import TrainConfig
 from assay.engine.distributed import Group, refuse_unjoined, together
 from assay.engine.log import TrainingLog
@@ -16,9 +16,6 @@ from assay.engine.stop import StopRequest
 from assay.engine.task import Batch, Task
 from assay.engine.trace import TRACE, train_traced
 from assay.engine.train import Trained, train
-
-CHECKPOINTS = "ASSAY_CHECKPOINTS"
-"""Environment variable naming the root of the checkpoint folders; `.assay/checkpoints` if unset."""
 
 
 def checkpoint_folder(name: str, identity: str) -> CheckpointFolder:

@@ -5,19 +5,21 @@ optimiser, schedule, average, best weights and checkpoints: after every step it 
 the rounding of stacked operations. What is left are checkpoints, from which the lone run goes on, if only to the end.
 """
 
+import os
 import sys
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from assay.engine.checkpoint import CheckpointFolder
-from assay.engine.config import TrainConfig
+from assay.config.load import build
+from assay.engine.checkpoint import CHECKPOINTS, CheckpointFolder
+from assay.engine.config import FREE_IN_STACK, TrainConfig
 from assay.engine.ensemble import Ensemble
 from assay.engine.health import Health
 from assay.engine.precision import Compiled, pick_device
@@ -36,9 +38,6 @@ from assay.engine.train import (
     validation_due,
 )
 from assay.errors import ConfigError, NonFiniteError, Unfinished
-
-FREE = ("optimizer", "schedule", "clip_norm", "ema_decay", "patience")
-"""Keys of a training section in which the runs of a stack may differ."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,6 +70,25 @@ def put_by(run: StackedRun) -> None:
     if runs is not None:
         runs.append(run)
         raise Unfinished("train: put by, to be trained together with others")
+
+
+def train_alike(
+    told: Mapping[str, tuple[Mapping[str, Any], str]], params: type, stage: Callable[[Any], None]
+) -> dict[str, int]:
+    """Train runs of one stage together; returns the steps that each has trained here. Errors as of `train_stack`.
+
+    told: name to the content of its parameter file and the folder for its checkpoints. stage: what a lone run is done
+    by, from its typed parameters.
+    """
+    runs: dict[str, StackedRun] = {}
+    for name, (data, checkpoints) in told.items():
+        os.environ[CHECKPOINTS] = checkpoints
+        with collecting() as found, suppress(Unfinished):
+            stage(build(params, data))
+        first = next(iter(runs.values()), found[0])
+        runs[name] = replace(found[0], task=first.task)  # the data are kept once
+    with StopRequest() as stop:
+        return train_stack(runs, stop)
 
 
 def train_stack(runs: Mapping[str, StackedRun], stop: StopRequest) -> dict[str, int]:
@@ -223,19 +241,21 @@ def _is_over(state: TrainState, total: int) -> bool:
 
 
 def _refuse_unlike(runs: Mapping[str, StackedRun]) -> None:
-    """Raise ConfigError unless the runs have one seed, and training sections that differ in FREE keys alone."""
+    """Raise ConfigError unless the runs have one seed, and training sections that differ in no other keys."""
     first_name, first = next(iter(runs.items()))
     for key, allowed in (("ensemble_size", (1,)), ("precision", ("fp32", "bf16"))):
         given = getattr(first.config, key)
         if given not in allowed:
             words = ", ".join(map(str, allowed))
             raise ConfigError(f"train.{key}: got {given}; allowed in a stack: {words}; train the runs alone")
-    fixed = [key for key in vars(first.config) if key not in FREE]
+    fixed = [key for key in vars(first.config) if key not in FREE_IN_STACK]
     for name, run in runs.items():
         unlike = [key for key in fixed if getattr(run.config, key) != getattr(first.config, key)]
         if unlike or run.seed != first.seed:
             key = f"train.{unlike[0]}" if unlike else "seed"
-            raise ConfigError(f"{key}: {name} differs from {first_name}; allowed to differ: train.{', '.join(FREE)}")
+            raise ConfigError(
+                f"{key}: {name} differs from {first_name}; allowed to differ: train.{', '.join(FREE_IN_STACK)}"
+            )
 
 
 def _refuse_unstackable(states: Sequence[TrainState], task: Task[Any]) -> None:

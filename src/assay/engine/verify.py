@@ -14,8 +14,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from assay import progress
+from assay.engine.checkpoint import CHECKPOINTS
 from assay.engine.progress import Phase, phase
-from assay.engine.session import CHECKPOINTS
 from assay.engine.stop import StopRequest
 from assay.engine.trace import DIGEST, STEPS, TRACE, UNTIL, Trace, read_object, read_trace
 from assay.errors import AssayError, ConfigError, UserError

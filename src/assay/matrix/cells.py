@@ -19,6 +19,8 @@ from assay.runs.status import collect
 from assay.runs.store import RunFolder, RunRecord
 
 METRICS = "metrics.json"
+STACK = "stack.json"
+"""In the folder of a run that was trained with others: their common record, and how many they were."""
 MISSING = "missing"
 COMPLETE = "complete"
 CHANGED = "changed"
@@ -42,9 +44,9 @@ class CellResult:
     params: dict[str, Any] | None = None
     seconds: dict[str, float] = field(default_factory=dict)
     wall_s: float = 0.0
-    """All attempts together."""
+    """All attempts together, and a run's share of a stack's."""
     gpu_s: float = 0.0
-    """Wall seconds of attempts that used a GPU."""
+    """Wall seconds of attempts that used a GPU, and a run's share of a stack's."""
     rss_peak: int = 0
     """Bytes."""
     attempts: int = 0
@@ -143,17 +145,36 @@ def _facts(folder: Path) -> dict[str, Any]:
     except DataError:
         return {}
     attempts = record.attempts
+    share, stacked = _stack(folder)
     return {
         "metrics": read_metrics(folder),
         "params": record.run.params,
         "seconds": stage_seconds(stage for attempt in attempts for stage in attempt.stages),
-        "wall_s": sum(map(_lasted, attempts)),
-        "gpu_s": sum(_lasted(attempt) for attempt in attempts if attempt.resources.gpu_memory_peak),
+        "wall_s": sum(map(_lasted, attempts)) + share * sum(map(_lasted, stacked)),
+        "gpu_s": _on_gpu(attempts) + share * _on_gpu(stacked),
         "rss_peak": max((attempt.resources.rss_peak for attempt in attempts), default=0),
         "attempts": len(attempts),
         "identity": record.run.identity,
         "commit": record.run.commit,
     }
+
+
+def _stack(folder: Path) -> tuple[float, Sequence[Attempt]]:
+    """The share of a run in the stack that it was trained in, and the attempts of that; nothing without one."""
+    path = folder / STACK
+    if not path.is_file():
+        return 0.0, ()
+    try:
+        told = json.loads(path.read_bytes())
+        return 1 / told["runs"], RunFolder(folder / told["record"]).read().attempts
+    except (ValueError, LookupError, TypeError, DataError) as error:
+        raise DataError(
+            f"{path}: damaged ({error}); remove it: the cost of this run's training is then not counted"
+        ) from None
+
+
+def _on_gpu(attempts: Iterable[Attempt]) -> float:
+    return sum(_lasted(attempt) for attempt in attempts if attempt.resources.gpu_memory_peak)
 
 
 def _lasted(attempt: Attempt) -> float:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from assay.errors import ConfigError
 
 if TYPE_CHECKING:
+    from assay.matrix.submit import Decision, Study
     from assay.runs.diagnose import Diagnosis
 
 
@@ -25,6 +26,7 @@ def _add_submit(verb: argparse.ArgumentParser) -> None:
       assay submit study.yaml --dry-run
       assay submit study.yaml --only 'unet_*' --machine machines/local.yaml
       assay submit study.yaml --probe       leave arms alone that change nothing in their first steps
+      assay submit study.yaml --stack       train arms together first that differ in their optimisation alone
       assay submit study.yaml --queued      also what `dvc exp run --queue -S ...` has queued, and of that what failed
     """
     _add_study(verb)
@@ -32,6 +34,8 @@ def _add_submit(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("--dry-run", action="store_true", help="show what would be submitted, and do nothing")
     probe = "train every arm for a few steps on tiny data, here, and submit no arm that changes nothing"
     verb.add_argument("--probe", action="store_true", help=probe)
+    stacked = "first train runs together, here, that differ in optimiser, schedule, clipping, average or patience alone"
+    verb.add_argument("--stack", action="store_true", help=stacked)
     verb.add_argument("--queued", action="store_true", help="DVC's own queue too, and what was taken from it")
     verb.add_argument("--again", action="store_true", help="also those that met NaN at this very commit")
     verb.add_argument("--json", action="store_true", help="print JSON instead of text")
@@ -103,6 +107,8 @@ def submit(parsed: argparse.Namespace, rest: list[str]) -> int:
     scripts, inert = None, {}
     if parsed.probe:
         inert = submission.probed(study, submission.decide(study, scheduler, parsed.again), say)
+    if parsed.stack:
+        stack(study, submission.leave_alone(submission.decide(study, scheduler, parsed.again), inert), parsed.dry_run)
     if parsed.dry_run:
         decisions = submission.leave_alone(submission.decide(study, scheduler, parsed.again), inert)
         scripts = submission.render(study, scheduler, decisions)
@@ -115,6 +121,18 @@ def submit(parsed: argparse.Namespace, rest: list[str]) -> int:
     else:
         submission.show(decisions, scripts)
     return 0
+
+
+def stack(study: "Study", decisions: "list[Decision]", dry: bool) -> None:
+    """Train together, or only say, what can be."""
+    from assay.matrix import stack as stacks
+
+    found = stacks.groups(study, decisions)
+    if dry:
+        for group in found:
+            say(f"stack: would train {group}")
+        return
+    stacks.train_stacks(study, found, say)
 
 
 def say(text: str) -> None:

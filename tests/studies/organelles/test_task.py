@@ -11,9 +11,8 @@ import yaml
 from tests.studies.organelles.conftest import SLOTS
 
 from assay.config import resolved
-from assay.engine.checkpoint import read_tensors
+from assay.engine.checkpoint import CHECKPOINTS, read_tensors
 from assay.engine.distributed import Group
-from assay.engine.session import CHECKPOINTS
 from assay.engine.verify import verify_command
 from assay.errors import ConfigError
 from assay.studies.organelles import simulate
