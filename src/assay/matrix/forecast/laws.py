@@ -117,7 +117,8 @@ class Laws:
     def _seconds(self, stage: PipelineStage) -> "Sampler":
         def sample(each: Recorded) -> Iterator[Sample]:
             tries = each.stages().get(stage.name, [])
-            if tries and any(one.ended is not None for one in tries):
+            told = tries and any(one.ended is not None for one in tries)
+            if told and not (stage.train and each.stacked):
                 yield _stage_sample(stage, self.stage_target(stage, each.parameters), tries)
 
         return sample
@@ -133,7 +134,12 @@ class Laws:
     def _peak(self, peak: Peak) -> "Sampler":
         def sample(each: Recorded) -> Iterator[Sample]:
             found = max((getattr(attempt.resources, peak) or 0 for attempt in each.attempts), default=0)
-            if found and each.complete and (not each.pilot or each.stages().keys() >= self.pipeline.keys()):
+            if (
+                found
+                and each.complete
+                and not each.stacked
+                and (not each.pilot or each.stages().keys() >= self.pipeline.keys())
+            ):
                 yield _whole_sample(self.run_target(each.parameters), found)
 
         return sample

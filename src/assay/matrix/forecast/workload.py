@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from assay.errors import DataError
-from assay.matrix.cells import METRICS
+from assay.matrix.cells import METRICS, STACK
 from assay.matrix.forecast.pipeline import SEED, Parameters, leaves_of
 from assay.runs.record import Attempt, Run, Stage
 from assay.runs.store import RunRecord, find
@@ -34,6 +34,11 @@ class Recorded:
         """Whether every stage has ended well, and its result was handed back."""
         attempts = self.record.attempts
         return bool(attempts) and attempts[-1].code == 0 and (self.pilot or (self.record.folder / METRICS).is_file())
+
+    @property
+    def stacked(self) -> bool:
+        """Whether it was trained together with others, so that its own record tells nothing of that."""
+        return (self.record.folder / STACK).is_file()
 
     @property
     def attempts(self) -> list[Attempt]:
