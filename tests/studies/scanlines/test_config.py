@@ -90,8 +90,12 @@ REFUSED = {
         "loss.logit_adjustment: got 1; allowed: 0 with class_weights true; they correct the same imbalance",
     ),
     "members": (
-        ["train.ensemble_size=2"],
-        "train.ensemble_size: got 2; allowed: 1 with model.architecture causal; members are stacked of cnn, paper_cnn",
+        [*choose("lrcn"), "train.ensemble_size=2"],
+        "train.ensemble_size: got 2; allowed: 1 with model.architecture lrcn; members are stacked of line_encoder",
+    ),
+    "members by xformers": (
+        ["train.ensemble_size=2", "model.backend=xformers"],
+        "model.backend: got xformers; allowed: sdpa, naive with train.ensemble_size 2; its kernels cannot be stacked",
     ),
     "curve": (
         ["evaluation.lines_seen=[8,2,16]"],

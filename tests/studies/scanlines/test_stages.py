@@ -57,8 +57,9 @@ def test_tables_have_every_image_class_and_control(make_params):
     assert [int(row["lines"]) for row in tables["lines"]] == [2, 8, 16]
 
 
-def test_an_ensemble_decides_by_its_mean_or_by_votes(make_params):
-    ensemble = [*choose("cnn"), "train.ensemble_size=3"]
+@pytest.mark.parametrize("architecture", ["cnn", "causal", "line_encoder"])
+def test_an_ensemble_decides_by_its_mean_or_by_votes(architecture, make_params):
+    ensemble = [*choose(architecture), "train.ensemble_size=3"]
     pipeline(make_params(*ensemble))
     assert len(list(Path("results/train/model").iterdir())) == 3
     validate.run(make_params(*ensemble, "evaluation.vote=majority"))

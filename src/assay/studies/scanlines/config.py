@@ -25,7 +25,7 @@ STAGES: dict[str, tuple[str, ...]] = {
     "validate": ("data", "evaluation"),
     "watch": ("watch",),
 }
-STACKABLE = ("cnn", "paper_cnn", "single_line")
+STACKABLE = ("line_encoder", "causal", "cnn", "paper_cnn", "single_line")
 """Architectures whose members are trained in one pass."""
 
 
@@ -66,6 +66,9 @@ class Params:
         if self.train.ensemble_size > 1 and self.model.architecture not in STACKABLE:
             given, allowed = str(self.train.ensemble_size), f"1 with model.architecture {self.model.architecture}"
             yield Problem("train.ensemble_size", given, allowed, f"members are stacked of {', '.join(STACKABLE)}")
+        if self.train.ensemble_size > 1 and self.model.backend == "xformers":
+            allowed = f"sdpa, naive with train.ensemble_size {self.train.ensemble_size}"
+            yield Problem("model.backend", "xformers", allowed, "its kernels cannot be stacked")
         if self.augmentation.redraw and self.data.source != "simulated":
             yield Problem(
                 "augmentation.redraw", "true", f"false with data.source {self.data.source}", "nothing draws them"
