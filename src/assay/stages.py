@@ -16,6 +16,9 @@ from assay.runs.nodes import launch
 from assay.runs.ranks import RANK, processes_wanted
 from assay.studies import study_config
 
+TRAINED = "trained.json"
+"""Beside the file that `--stack` names: the runs among them that are trained."""
+
 
 def stage(parsed: argparse.Namespace, rest: list[str]) -> int:
     """Run one stage; the stage's module is the one of its name in the study's package."""
@@ -69,6 +72,7 @@ def _train_stack(parsed: argparse.Namespace, rest: list[str]) -> int:
     if rest:
         raise ConfigError(f"{rest[0]}: got a key with --stack; allowed: none, the file has the parameters of each run")
     from assay.config.load import read
+    from assay.files import write_bytes
 
     plan = read(parsed.stack, "`assay submit --stack` writes it")
     progress.announce(parsed.study, parsed.stage)
@@ -76,7 +80,12 @@ def _train_stack(parsed: argparse.Namespace, rest: list[str]) -> int:
         from assay.engine.stack import train_alike
 
         module = importlib.import_module(f"assay.studies.{parsed.study}.{parsed.stage}")
-    train_alike({name: (told["params"], told["checkpoints"]) for name, told in plan.items()}, config.Params, module.run)
+    runs = {name: (told["params"], told["checkpoints"]) for name, told in plan.items()}
+
+    def begin(names: list[str]) -> None:
+        write_bytes(parsed.stack.with_name(TRAINED), json.dumps(names).encode())
+
+    train_alike(runs, config.Params, module.run, begin)
     return 0
 
 

@@ -1,14 +1,18 @@
 """Runs trained in one pass: each is what it would be alone, whatever becomes of the others."""
 
+import math
+
 import pytest
 import torch
 from tests.engine.conftest import StopAt, run
 from torch import nn
 
 from assay.engine.checkpoint import CheckpointFolder
+from assay.engine.health import Health
 from assay.engine.session import run_training
 from assay.engine.stack import StackedRun, collecting, train_stack
 from assay.engine.stop import StopRequest
+from assay.engine.task import Evaluation
 from assay.errors import ConfigError, NonFiniteError, Unfinished
 
 ARMS = {
@@ -86,10 +90,64 @@ def test_networks_that_cannot_be_stacked_are_refused(stack, make_task, monkeypat
             return self.out(self.cell(x[:, None])[0][:, -1])
 
     monkeypatch.setattr(make_task, "build", lambda self: Recurrent())
-    with pytest.raises(
-        ConfigError, match=r"train: these runs cannot be stacked \(.*lstm.*\); submit them without a stack"
-    ):
+    with pytest.raises(ConfigError, match=r"train: these networks cannot be stacked \(.*lstm.*\); train them alone"):
         stack()
+
+
+class Counting(nn.Linear):
+    """Counts how often it was called, in a buffer that it replaces."""
+
+    def __init__(self):
+        super().__init__(1, 2)
+        self.register_buffer("calls", torch.zeros(()))
+
+    def forward(self, x):
+        self.calls = self.calls + 1
+        return super().forward(x) + 0 * self.calls
+
+
+class Sharing(nn.Linear):
+    """Has a buffer within another."""
+
+    def __init__(self):
+        super().__init__(1, 2)
+        self.register_buffer("both", torch.ones(2))
+        self.register_buffer("first", self.both[:1])
+
+
+class Calls(nn.Linear):
+    """Counts how often it was called, in place, and keeps that in no file."""
+
+    def __init__(self):
+        super().__init__(1, 2)
+        self.register_buffer("calls", torch.zeros(()), persistent=False)
+
+    def forward(self, x):
+        self.calls += self.training
+        return super().forward(x)
+
+
+LOSSES = {
+    Counting: "train: calls is replaced by the network; allowed in a stack: to change it in place",
+    Sharing: "train: both and first share memory; allowed in a stack: tensors of their own",
+}
+
+
+@pytest.mark.parametrize("network", LOSSES)
+def test_buffers_that_would_be_lost_are_refused(network, stack, make_task, make_config, tmp_path, monkeypatch):
+    monkeypatch.setattr(make_task, "build", lambda self: network())
+    with pytest.raises(ConfigError, match=LOSSES[network]):
+        stack()
+    with pytest.raises(ConfigError, match=LOSSES[network]):
+        run(make_task(), make_config(ensemble_size=2), tmp_path / "ensemble")
+    assert run(make_task(), make_config(), tmp_path / "lone").steps == 12
+
+
+def test_what_is_tried_before_the_first_step_leaves_no_trace(make_task, make_config, tmp_path, monkeypatch):
+    built: list[Calls] = []
+    monkeypatch.setattr(make_task, "build", lambda self: built.append(Calls()) or built[-1])
+    run(make_task(), make_config(), tmp_path)
+    assert built[0].calls.item() == 12
 
 
 def test_runs_of_a_stack_differ(stack, alone):
@@ -136,6 +194,18 @@ def test_after_a_kill_between_two_checkpoints_it_goes_on_from_the_step_that_all_
         same(alone(name, "disturbed"), alone(name, "undisturbed"), rtol=0, atol=0)
 
 
+@pytest.mark.parametrize("damaged", ["slow", "clipped"])
+def test_with_a_damaged_checkpoint_all_go_on_from_the_one_before(damaged, stack, alone, tmp_path, capsys):
+    with pytest.raises(Unfinished):
+        stack(stop=StopAt(15))
+    newest = max((tmp_path / "stack" / damaged).glob("step-*"))
+    newest.write_bytes(newest.read_bytes()[:-1])
+    stack()
+    assert "stack: goes on from step 6" in capsys.readouterr().err
+    for name in ARMS:
+        same(alone(name, "stack"), alone(name), rtol=1e-4, atol=1e-6)
+
+
 def test_one_that_lags_behind_is_left_alone(stack, alone, tmp_path, capsys):
     with pytest.raises(Unfinished):
         stack(stop=StopAt(15))
@@ -168,10 +238,51 @@ def test_one_that_meets_nan_is_left_to_its_lone_run_which_says_so(stack, alone, 
     same(alone("slow", "stack", arms), alone("slow", arms=arms), rtol=1e-4, atol=1e-6)
 
 
+def test_a_stop_keeps_no_checkpoint_of_one_that_has_met_nan_unseen(stack, alone, monkeypatch):
+    """As on a GPU, where values are looked at only now and then."""
+    arms = {"slow": {}, "wild": {"optimizer": {"lr": 1e38}, "clip_norm": None}, "clipped": {}}
+    rarely = dict.fromkeys(("log_every", "validate_every", "checkpoint_every"), 50)
+    watch = Health.watch
+
+    def unseen(self, *values):
+        self.device = torch.device("meta")
+        watch(self, *values)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Health, "watch", unseen)
+        with pytest.raises(Unfinished):
+            stack(arms=arms, stop=StopAt(6), **rarely)
+    with pytest.raises(NonFiniteError, match="train: step 2: "):
+        alone("wild", "stack", arms, **rarely)
+    assert alone("slow", "stack", arms, **rarely).steps == 12
+
+
+def test_one_whose_validation_was_put_off_and_is_not_finite_leaves(stack, alone, make_task, monkeypatch):
+    judge = make_task.evaluate
+
+    def evaluate(self, model):
+        wild = float(model(torch.zeros(1, 1)).detach().abs().sum()) > 1e3
+        return Evaluation({"loss": math.inf}) if wild else judge(self, model)
+
+    monkeypatch.setattr(make_task, "evaluate", evaluate)
+    sgd = {"name": "sgd", "betas": None, "momentum": 0.0, "lr": 1e6}
+    arms = {"slow": {}, "wild": {"optimizer": sgd}, "clipped": {}}
+    with pytest.raises(Unfinished):
+        stack(arms=arms, stop=StopAt(4))
+    assert stack(arms=arms)["slow"] == 8
+    with pytest.raises(NonFiniteError, match="validate: step 4"):
+        alone("wild", "stack", arms)
+
+
+def test_a_stop_that_finds_one_left_is_heeded(stack):
+    with pytest.raises(Unfinished, match="stopped at step 12 of 12"):
+        stack(stop=StopAt(26))
+
+
 def test_the_last_one_goes_on_alone(stack, alone, capsys):
     arms = {"slow": {}, "wild": {"optimizer": {"lr": 1e38}, "clip_norm": None}}
     stack(arms=arms)
-    assert "stack: slow is left to its own run at step" in capsys.readouterr().err
+    assert "stack: slow is saved at step" in capsys.readouterr().err
     same(alone("slow", "stack", arms), alone("slow", arms=arms), rtol=1e-4, atol=1e-6)
 
 

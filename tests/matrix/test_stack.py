@@ -7,6 +7,7 @@ from tests.matrix.records import DATA, attempt, write_run
 from tests.matrix.toy import Commanded, Repository
 
 from assay.__main__ import main
+from assay.errors import DataError
 from assay.matrix.cells import read_cells
 from assay.matrix.stack import groups, train_stacks
 from assay.matrix.submit import decide, open_study
@@ -82,7 +83,8 @@ def test_a_dry_run_says_what_would_be_trained_together(repository, capsys):
 
 def test_where_nothing_can_be_stacked_that_is_said(repository):
     said: list[str] = []
-    train_stacks(open_study(repository.study, "blurred"), [], said.append)
+    study = open_study(repository.study, "blurred")
+    train_stacks(study, decide(study, Commanded()), said.append)
     assert said == ["stack: no two of the missing runs differ in their optimisation alone"]
 
 
@@ -90,6 +92,10 @@ def test_where_nothing_can_be_stacked_that_is_said(repository):
     ("machine", "message"),
     [
         ("scheduler: slurm", "--stack: got training here (local) for place, whose jobs run under slurm; allowed"),
+        (
+            "resources: {processes: 2}",
+            "--stack: got place, whose jobs share a training among several processes",
+        ),
         ("container: {kind: docker, image: x}", "--stack: got place, whose jobs run in a container; allowed: none"),
     ],
 )
@@ -97,8 +103,9 @@ def test_jobs_that_run_elsewhere_are_refused(machine, message, repository, capsy
     place = repository.folder / "place.yaml"
     place.write_text(f"name: place\n{machine}\n")
     repository.commit()
-    assert main(["submit", str(repository.study), "--stack", "--machine", str(place)]) == 2
-    assert message in capsys.readouterr().err
+    for more in ([], ["--dry-run"]):
+        assert main(["submit", str(repository.study), "--stack", "--machine", str(place), *more]) == 2
+        assert message in capsys.readouterr().err
     assert not (repository.folder / "runs").exists()
 
 
@@ -109,14 +116,24 @@ def test_a_stack_that_fails_names_its_log_and_nothing_is_submitted(repository, c
     record = repository.folder / "runs/toy/.stack/wide/0"
     said = capsys.readouterr().err
     assert f"assay: stack: wide, wide_fast at seed 0 were not trained, it ended with 255: assay logs {record}" in said
-    assert not repository.run("wide", 0).joinpath("submission.json").exists()
+    assert not repository.run("wide", 0).exists()
 
 
 def test_each_run_bears_its_share_of_the_cost(repository):
     for arm in ("wide", "wide_fast"):
         write_run(repository.run(arm, 0), {})
-        (repository.run(arm, 0) / "stack.json").write_text(json.dumps({"record": "../../.stack/wide/0", "runs": 2}))
+        shares = [{"record": "../../.stack/wide/0", "attempt": 1, "runs": runs} for runs in (2, 4)]
+        (repository.run(arm, 0) / "stack.json").write_text(json.dumps(shares))
     write_run(repository.folder / "runs/toy/.stack/wide/0", {})
     own = attempt(DATA)
     (cell,) = read_cells(repository.folder / "runs/toy", ["wide"], [0])
-    assert cell.wall_s == pytest.approx(1.5 * (own.ended - own.started))
+    assert cell.wall_s == pytest.approx(1.75 * (own.ended - own.started))
+
+
+@pytest.mark.parametrize("text", ["[", '{"a": 1}', '[{"record": "../../.stack/wide/0", "attempt": 7, "runs": 2}]'])
+def test_a_share_that_cannot_be_read_is_refused_in_words(text, repository):
+    write_run(repository.run("wide", 0), {})
+    write_run(repository.folder / "runs/toy/.stack/wide/0", {})
+    (repository.run("wide", 0) / "stack.json").write_text(text)
+    with pytest.raises(DataError, match=r"stack.json: damaged, or its record was moved .*; remove it: the cost"):
+        read_cells(repository.folder / "runs/toy", ["wide"], [0])

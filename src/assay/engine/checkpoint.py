@@ -13,7 +13,7 @@ import shutil
 import struct
 import sys
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -181,8 +181,12 @@ class CheckpointFolder:
         return None
 
     def steps(self) -> list[int]:
-        """The steps whose checkpoints are there, newest first; one may be damaged."""
-        return [int(path.stem.removeprefix("step-")) for path in self._paths()]
+        """The steps whose checkpoints are there and intact, newest first."""
+        found = []
+        for path in self._paths():
+            with suppress(CheckpointError):
+                found.append(int(_read_checkpoint(path)[1]["step"]))
+        return found
 
     def complete(self) -> None:
         """The run is complete and its model has been written elsewhere.

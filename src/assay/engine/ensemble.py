@@ -1,11 +1,11 @@
 """One network, or K of one shape trained in one pass; open it when a member differs from its lone run.
 
 K members are stacked along a new first dimension of every tensor and run by `torch.func.vmap`. They see the same
-batches and differ in their initial weights, frozen ones too. One member is not stacked: it costs nothing. Layers that
-change their buffers while training (batch norm) cannot be stacked. Several processes may share the training of a lone
-network.
+batches and differ in their initial weights, frozen ones too. One member is not stacked: it costs nothing. Buffers may
+be changed in place (batch norm), but not replaced. Several processes may share the training of a lone network.
 """
 
+from collections import Counter
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
@@ -18,6 +18,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from assay.engine.distributed import Group
 from assay.engine.task import Batch, Model, Task
+from assay.errors import ConfigError
 
 
 class Ensemble:
@@ -54,6 +55,34 @@ class Ensemble:
         """Plain attention on a CPU, whose fused kernel cannot be stacked."""
         on_cpu = next(iter(self.parameters.values())).device.type == "cpu"
         return sdpa_kernel(SDPBackend.MATH) if on_cpu else nullcontext()
+
+    def refuse_unstackable(self, task: Task[Batch], batch: Batch, rng: torch.Generator) -> None:
+        """Raise ConfigError if torch cannot run these networks as one, or would lose what they keep in buffers."""
+        named = {**dict(self.module.named_parameters()), **dict(self.module.named_buffers())}
+        places = Counter(tensor.untyped_storage().data_ptr() for tensor in named.values() if tensor.numel())
+        shared = [name for name, tensor in named.items() if places[tensor.untyped_storage().data_ptr()] > 1]
+        if shared:
+            raise ConfigError(f"train: {' and '.join(shared)} share memory; allowed in a stack: tensors of their own")
+        kept = {name: tensor.detach().clone() for name, tensor in named.items()}
+        given = dict(kept)
+        with torch.random.fork_rng(), torch.no_grad():
+            try:
+                task.loss(_bind(self.module, given), batch, rng)  # torch puts what is replaced into the mapping
+                self.loss(task, batch, rng)
+            except RuntimeError as error:
+                reason = str(error).splitlines()[0]
+                raise ConfigError(f"train: these networks cannot be stacked ({reason}); train them alone") from error
+        replaced = [name for name, tensor in given.items() if tensor is not kept[name]]
+        if replaced:
+            allowed = "allowed in a stack: to change it in place"
+            raise ConfigError(f"train: {replaced[0]} is replaced by the network; {allowed}")
+
+    def everything(self) -> dict[str, Tensor]:
+        """Every tensor of the networks, those too that are not kept in files."""
+        if self.size > 1:
+            return {name: tensor.detach() for name, tensor in {**self.parameters, **self.buffers}.items()}
+        tensors = {**dict(self.module.named_parameters()), **dict(self.module.named_buffers())}
+        return {name: tensor.detach() for name, tensor in tensors.items()}
 
     def share(self, group: Group) -> None:
         """From now on a backward pass ends with the mean gradient over the ranks; nothing where there is one.

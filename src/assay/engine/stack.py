@@ -2,19 +2,20 @@
 
 The networks are stacked as those of an ensemble are (ensemble.py) and see the same batches, but each run keeps its own
 optimiser, schedule, average, best weights and checkpoints: after every step it is its lone run at that step, but for
-the rounding of stacked operations. What is left are checkpoints, from which the lone run goes on, if only to the end.
+the rounding of stacked operations; on a GPU dropout draws other masks, too. What is left are checkpoints, from which
+the lone run goes on, if only to the end.
 """
 
 import os
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from assay.config.load import build
@@ -73,12 +74,15 @@ def put_by(run: StackedRun) -> None:
 
 
 def train_alike(
-    told: Mapping[str, tuple[Mapping[str, Any], str]], params: type, stage: Callable[[Any], None]
-) -> dict[str, int]:
-    """Train runs of one stage together; returns the steps that each has trained here. Errors as of `train_stack`.
+    told: Mapping[str, tuple[Mapping[str, Any], str]],
+    params: type,
+    stage: Callable[[Any], None],
+    begin: Callable[[list[str]], None],
+) -> None:
+    """Train runs of one stage together. Errors as of `train_stack`.
 
     told: name to the content of its parameter file and the folder for its checkpoints. stage: what a lone run is done
-    by, from its typed parameters.
+    by, from its typed parameters. begin: hears which runs are trained.
     """
     runs: dict[str, StackedRun] = {}
     for name, (data, checkpoints) in told.items():
@@ -88,13 +92,16 @@ def train_alike(
         first = next(iter(runs.values()), found[0])
         runs[name] = replace(found[0], task=first.task)  # the data are kept once
     with StopRequest() as stop:
-        return train_stack(runs, stop)
+        train_stack(runs, stop, begin)
 
 
-def train_stack(runs: Mapping[str, StackedRun], stop: StopRequest) -> dict[str, int]:
+def train_stack(
+    runs: Mapping[str, StackedRun], stop: StopRequest, begin: Callable[[list[str]], None] = lambda names: None
+) -> dict[str, int]:
     """Train runs of one shape and one seed until all but one have ended; returns the steps that each has trained here.
 
-    The task of the first is everybody's. One that meets NaN, or is the last, is left to its lone run.
+    The task of the first is everybody's. One that meets NaN, or is the last, is left to its lone run. begin: hears
+    which runs are trained, before the first step.
 
     Raises:
         Unfinished: a stop was requested; checkpoints of this very step have been saved.
@@ -107,14 +114,15 @@ def train_stack(runs: Mapping[str, StackedRun], stop: StopRequest) -> dict[str, 
             locks.enter_context(run.checkpoints.locked())
         training = _Training(runs, stop)
         first = {name: state.step for name, state in training.states.items()}
+        if len(first) > 1:
+            begin(list(first))
         with phase("train", training.total, min(first.values(), default=training.total)) as shown:
             while len(training.states) > 1:
                 training.step()
                 shown.advance(loss=training.loss_now)
-        for name, state in training.states.items():
-            save(state, runs[name].checkpoints)
-            _say(f"{name} is left to its own run at step {state.step} of {training.total}")
-        return {name: training.ends.get(name, first[name]) - first[name] for name in first}
+        training.end_if_asked()
+        training.leave_the_rest()
+        return {name: training.ends[name] - first[name] for name in first}
 
 
 class _Training:
@@ -127,14 +135,16 @@ class _Training:
         self.ends: dict[str, int] = {}
         self.loss_now: float | None = None
         self.states = _at_one_step(runs, self.total)
-        _refuse_unstackable(list(self.states.values()), self.task)
+        self.health = {name: Health(s.device, s.ensemble.parameters) for name, s in self.states.items()}
         fresh = next((state for state in self.states.values() if not state.rows), None)
         if fresh is not None:
             refuse_idle_terms(fresh, self.task, self.seed)
-        for name, state in list(self.states.items()):
-            self._validate_if_due(name, state)
-        if self.states:
+        if len(self.states) > 1:
+            networks, random = self._networks(), generator(0, device=self._lead.device)
+            networks.refuse_unstackable(self.task, next(self.task.batches(0)), random)
             self.batches = self.task.batches(self._lead.step * self.config.accumulate)
+        for name, state in list(self.states.items()):
+            self._unless_not_finite(name, state, partial(self._validate_if_due, name, state))
         self._stack()
 
     @property
@@ -145,32 +155,52 @@ class _Training:
         """Put the networks' weights into common tensors: those of each run become views of them."""
         if len(self.states) < 2:
             return
-        self.networks = Ensemble([state.ensemble.module for state in self.states.values()])
+        self.networks = self._networks()
         for place, state in enumerate(self.states.values()):
             for name, parameter in state.ensemble.parameters.items():
                 parameter.data = self.networks.parameters[name].data[place]
             for name, buffer in state.ensemble.module.named_buffers():
                 buffer.data = self.networks.buffers[name].data[place]
-        self.health = {name: Health(s.device, s.ensemble.parameters) for name, s in self.states.items()}
         self.loss = Compiled(self.networks.loss, self.config.compile)
+
+    def _networks(self) -> Ensemble:
+        return Ensemble([state.ensemble.module for state in self.states.values()])
+
+    def end_if_asked(self) -> None:
+        """Save every run and raise Unfinished, if there are any left and a stop was requested."""
+        if not self.states or not self.stop.requested:
+            return
+        step = self._lead.step
+        self.leave_the_rest()
+        raise Unfinished(f"train: stopped at step {step} of {self.total}; the same command goes on from there")
+
+    def leave_the_rest(self) -> None:
+        """Save the runs that have not ended."""
+        for name, state in list(self.states.items()):
+            self._unless_not_finite(name, state, self.health[name].check)
+        for name, state in self.states.items():
+            self.ends[name] = state.step
+            save(state, self.runs[name].checkpoints)
+            _say(f"{name} is saved at step {state.step} of {self.total}")
+
+    def _unless_not_finite(self, name: str, state: TrainState, act: Callable[[], None]) -> None:
+        """One that meets NaN or Inf leaves, without another checkpoint: its own run will meet it, too, and say so."""
+        try:
+            act()
+        except NonFiniteError as error:
+            del self.states[name]
+            self.ends[name] = state.step
+            _say(f"{name} is left to its own run: {error}")
 
     def step(self) -> None:
         """One step of every run; those that have ended, or met NaN, leave the stack."""
-        if self.stop.requested:
-            for name, state in self.states.items():
-                save(state, self.runs[name].checkpoints)
-            where = f"train: stopped at step {self._lead.step} of {self.total}"
-            raise Unfinished(f"{where}; the same command goes on from there")
+        self.end_if_asked()
         before = len(self.states)
         terms = backpropagate(self._lead, self.task, self.loss, self.batches, self.seed)
         for place, (name, state) in enumerate(list(self.states.items())):
             self._take_gradient(place, state)
-            try:
-                self._advance(name, state, {key: term[place : place + 1] for key, term in terms.items()})
-            except NonFiniteError as error:
-                del self.states[name]
-                self.ends[name] = state.step
-                _say(f"{name} is left to its own run: {error}")
+            own = {key: term[place : place + 1] for key, term in terms.items()}
+            self._unless_not_finite(name, state, partial(self._advance, name, state, own))
         for parameter in self.networks.parameters.values():
             parameter.grad = None
         if len(self.states) < before:
@@ -256,19 +286,6 @@ def _refuse_unlike(runs: Mapping[str, StackedRun]) -> None:
             raise ConfigError(
                 f"{key}: {name} differs from {first_name}; allowed to differ: train.{', '.join(FREE_IN_STACK)}"
             )
-
-
-def _refuse_unstackable(states: Sequence[TrainState], task: Task[Any]) -> None:
-    """Raise ConfigError if torch cannot run these networks as one; leaves no trace."""
-    if len(states) < 2:
-        return
-    networks = Ensemble([state.ensemble.module for state in states])
-    with torch.random.fork_rng(), torch.no_grad():
-        try:
-            networks.loss(task, next(task.batches(0)), generator(0, device=states[0].device))
-        except RuntimeError as error:
-            reason = str(error).splitlines()[0]
-            raise ConfigError(f"train: these runs cannot be stacked ({reason}); submit them without a stack") from error
 
 
 def _say(text: str) -> None:

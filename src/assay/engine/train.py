@@ -225,12 +225,14 @@ def refuse_idle_terms(state: TrainState, task: Task[Batch], seed: int) -> None:
 
     Several ranks exchange the gradient of every parameter, so among them one that gets none is refused, too.
     """
-    before = clone(state.ensemble.state())
+    before, batch = clone(state.ensemble.everything()), next(task.batches(0))
+    if state.ensemble.size > 1:
+        state.ensemble.refuse_unstackable(task, batch, generator(seed, "loss", 0, 0, device=state.device))
     with torch.random.fork_rng():
-        rng = generator(seed, "loss", 0, 0, device=state.device)
-        terms = state.ensemble.loss(task, next(task.batches(0)), rng)
+        terms = state.ensemble.loss(task, batch, generator(seed, "loss", 0, 0, device=state.device))
     reached = {name: _reached(terms[name], state.ensemble.parameters) for name, w in task.weights.items() if w > 0}
-    state.ensemble.load(before)
+    for name, tensor in state.ensemble.everything().items():
+        tensor.copy_(before[name])
     idle = [name for name, parameters in reached.items() if not parameters]
     if idle:
         remedy = "set its weight to 0, or train what it needs"

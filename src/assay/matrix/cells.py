@@ -3,7 +3,7 @@
 import json
 import math
 import shlex
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from assay.runs.store import RunFolder, RunRecord
 
 METRICS = "metrics.json"
 STACK = "stack.json"
-"""In the folder of a run that was trained with others: their common record, and how many they were."""
+"""In the folder of a run that was trained with others: attempts of their common record, and how many shared each."""
 MISSING = "missing"
 COMPLETE = "complete"
 CHANGED = "changed"
@@ -145,13 +145,13 @@ def _facts(folder: Path) -> dict[str, Any]:
     except DataError:
         return {}
     attempts = record.attempts
-    share, stacked = _stack(folder)
+    shares = list(_stacked(folder))
     return {
         "metrics": read_metrics(folder),
         "params": record.run.params,
         "seconds": stage_seconds(stage for attempt in attempts for stage in attempt.stages),
-        "wall_s": sum(map(_lasted, attempts)) + share * sum(map(_lasted, stacked)),
-        "gpu_s": _on_gpu(attempts) + share * _on_gpu(stacked),
+        "wall_s": sum(map(_lasted, attempts)) + sum(share * _lasted(attempt) for share, attempt in shares),
+        "gpu_s": _on_gpu(attempts) + sum(share * _on_gpu([attempt]) for share, attempt in shares),
         "rss_peak": max((attempt.resources.rss_peak for attempt in attempts), default=0),
         "attempts": len(attempts),
         "identity": record.run.identity,
@@ -159,18 +159,16 @@ def _facts(folder: Path) -> dict[str, Any]:
     }
 
 
-def _stack(folder: Path) -> tuple[float, Sequence[Attempt]]:
-    """The share of a run in the stack that it was trained in, and the attempts of that; nothing without one."""
+def _stacked(folder: Path) -> Iterator[tuple[float, Attempt]]:
+    """The attempts in which a run was trained together with others, and its share in each."""
     path = folder / STACK
-    if not path.is_file():
-        return 0.0, ()
     try:
-        told = json.loads(path.read_bytes())
-        return 1 / told["runs"], RunFolder(folder / told["record"]).read().attempts
-    except (ValueError, LookupError, TypeError, DataError) as error:
-        raise DataError(
-            f"{path}: damaged ({error}); remove it: the cost of this run's training is then not counted"
-        ) from None
+        for told in json.loads(path.read_bytes()) if path.is_file() else ():
+            attempts = RunFolder(folder / told["record"]).read().attempts
+            yield 1 / told["runs"], next(attempt for attempt in attempts if attempt.number == told["attempt"])
+    except (ValueError, LookupError, TypeError, StopIteration, DataError) as error:
+        given = f"{path}: damaged, or its record was moved ({error or 'no such attempt'})"
+        raise DataError(f"{given}; remove it: the cost of this run's training is not counted then") from None
 
 
 def _on_gpu(attempts: Iterable[Attempt]) -> float:

@@ -1,7 +1,7 @@
 """Which missing runs of a study can be trained in one pass, and their training: `assay submit --stack`.
 
-    runs/<study>/.stack/<arm>/<seed>/     the record of one such training, named by its first arm, and its log
-    runs/<study>/<arm>/<seed>/stack.json  of each run that took part: that record, and how many shared it
+    runs/<study>/.stack/<arm>/<seed>/     the record of such a training, named by its first arm, and its log
+    runs/<study>/<arm>/<seed>/stack.json  of each run that took part: the attempts there, and how many runs shared each
 
 Open it when arms that should be stacked are not. A stack is trained here, in a temporary clone, before its runs are
 submitted; these find their checkpoints, and have only the rest of the pipeline to do.
@@ -14,7 +14,7 @@ import signal
 import subprocess
 import sys
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,12 +30,15 @@ from assay.matrix.cells import STACK
 from assay.matrix.forecast.bench import Bench, bench
 from assay.matrix.forecast.pipeline import SEED, Leaves, PipelineStage, leaves_of, read_pipeline
 from assay.matrix.submit import SUBMIT, Decision, Study
-from assay.progress import UNFINISHED
-from assay.runs.execute import scheduler_job
+from assay.progress import SOCKET, UNFINISHED
+from assay.runs.execute import CHECKPOINTS_AT, scheduler_job
 from assay.runs.journal import CHECKPOINTS
 from assay.runs.processes import set_parent_death_signal
+from assay.runs.store import RunFolder
+from assay.stages import TRAINED
 
 STACKS = ".stack"
+NOTHING = "no two of the missing runs differ in their optimisation alone"
 Say = Callable[[str], None]
 
 
@@ -67,18 +70,20 @@ def groups(study: Study, decisions: Sequence[Decision]) -> list[Group]:
     ]
 
 
-def train_stacks(study: Study, found: Sequence[Group], say: Say) -> None:
-    """Train each group here, one after the other.
+def train_stacks(study: Study, decisions: Sequence[Decision], say: Say, dry: bool = False) -> None:
+    """Train here, group after group, what can be trained together of the runs to submit; or only say what that is.
 
     Raises:
-        ConfigError: the machine's jobs run elsewhere, or in a container.
+        ConfigError: the machine's jobs run elsewhere, in a container, or in several processes.
         Unfinished: stopped on request; what has been trained so far is kept.
         AssayError: a group could not be trained; its log says why.
     """
-    if not found:
-        say("stack: no two of the missing runs differ in their optimisation alone")
-        return
     _refuse_elsewhere(study.place)
+    found = groups(study, decisions)
+    if dry or not found:
+        for line in [f"would train {group}" for group in found] or [NOTHING]:
+            say(f"stack: {line}")
+        return
     name = f"stack-{study.resolved.config.name}"
     with bench(study.path, study.resolved.config.pipeline, _stages(study), name) as place:
         for group in found:
@@ -108,6 +113,9 @@ def _refuse_elsewhere(machine: MachineConfig) -> None:
     if here != machine.scheduler:
         got = f"training here ({here}) for {machine.name}, whose jobs run under {machine.scheduler}"
         raise ConfigError(f"--stack: got {got}; allowed: where the jobs run; give it within one of its jobs")
+    if machine.resources.nodes * machine.resources.processes > 1:
+        got = f"{machine.name}, whose jobs share a training among several processes"
+        raise ConfigError(f"--stack: got {got}; allowed: one process; submit without")
     if machine.container.kind != "none":
         raise ConfigError(f"--stack: got {machine.name}, whose jobs run in a container; allowed: none; submit without")
 
@@ -121,10 +129,9 @@ def _train(study: Study, group: Group, place: Bench) -> None:
     place.write(_params(study, group.arms[0], group.seed))
     commands = [["dvc", "repro", *(each.name for each in group.stage.behind)]] if group.stage.behind else []
     commands.append(["assay", "stage", study.resolved.config.study, group.stage.name, "--stack", str(plan)])
-    code = _execute(place, record, " && ".join(map(shlex.join, commands)))
-    for run in runs.values():
-        run.mkdir(parents=True, exist_ok=True)
-        write_bytes(run / STACK, json.dumps({"record": os.path.relpath(record, run), "runs": len(runs)}).encode())
+    (record / TRAINED).unlink(missing_ok=True)
+    code = _execute(study, place, record, " && ".join(map(shlex.join, commands)))
+    _note_cost(record, runs)
     if code == UNFINISHED:
         raise Unfinished(f"stack: stopped while {group} were trained; the same command goes on from there")
     if code:
@@ -133,8 +140,23 @@ def _train(study: Study, group: Group, place: Bench) -> None:
         )
 
 
+def _note_cost(record: Path, runs: Mapping[str, Path]) -> None:
+    """To the runs that were trained: the attempt in which they were, and how many they are."""
+    if not (record / TRAINED).is_file():
+        return
+    trained, attempts = json.loads((record / TRAINED).read_bytes()), RunFolder(record).read().attempts
+    for run in [runs[name] for name in trained]:
+        run.mkdir(parents=True, exist_ok=True)
+        noted = json.loads((run / STACK).read_bytes()) if (run / STACK).is_file() else []
+        noted.append({"record": os.path.relpath(record, run), "attempt": attempts[-1].number, "runs": len(trained)})
+        write_bytes(run / STACK, json.dumps(noted).encode())
+
+
 def _told(study: Study, arm: str, seed: int, run: Path) -> dict[str, Any]:
-    return {"params": _params(study, arm, seed), "checkpoints": str(run / CHECKPOINTS)}
+    """What a run is trained by, and where `assay exec` will have its job look for checkpoints."""
+    own = CHECKPOINTS_AT not in os.environ or SOCKET in os.environ
+    place = run / CHECKPOINTS if own else Path(os.environ[CHECKPOINTS_AT]).absolute()
+    return {"params": _params(study, arm, seed), "checkpoints": str(place)}
 
 
 def _params(study: Study, arm: str, seed: int) -> dict[str, Any]:
@@ -142,33 +164,41 @@ def _params(study: Study, arm: str, seed: int) -> dict[str, Any]:
     return params
 
 
-def _execute(place: Bench, record: Path, command: str) -> int:
-    """`assay exec` of the clone's own code; its exit code. In a session of its own it is asked to stop only once."""
-    supervised = [sys.executable, "-m", "assay", "exec", "--run", str(record), "--", "sh", "-c", command]
+def _execute(study: Study, place: Bench, record: Path, command: str) -> int:
+    """`assay exec` of the clone's own code; its exit code, that of an unfinished run if there was a request to stop.
+
+    It has a session of its own, to be asked only once. What it prints goes where messages go.
+    """
+    machine = ["--machine", str(study.machine)] if study.machine else []
+    supervised = [sys.executable, "-m", "assay", "exec", "--run", str(record), *machine, "--", "sh", "-c", command]
     with (
         subprocess.Popen(
             supervised,
             cwd=place.folder,
             env=place.environment(),
             stdin=subprocess.DEVNULL,
+            stdout=sys.__stderr__,
             start_new_session=True,
             preexec_fn=lambda: set_parent_death_signal(signal.SIGTERM),
         ) as child,
-        _passed_on(child),
+        _passed_on(child) as asked,
     ):
-        return child.wait()
+        code = child.wait()
+    return UNFINISHED if asked and code == 0 else code
 
 
 @contextmanager
-def _passed_on(child: "subprocess.Popen[bytes]") -> Iterator[None]:
-    """Requests to stop are the child's business."""
+def _passed_on(child: "subprocess.Popen[bytes]") -> Iterator[list[int]]:
+    """Requests to stop are the child's business; the list gets those that came."""
+    asked: list[int] = []
 
     def pass_on(number: int, frame: FrameType | None) -> None:
-        child.send_signal(number)
+        asked.append(number)
+        child.send_signal(signal.SIGTERM)
 
-    before = {number: signal.signal(number, pass_on) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {number: signal.signal(number, pass_on) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
     try:
-        yield
+        yield asked
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

@@ -125,14 +125,9 @@ def submit(parsed: argparse.Namespace, rest: list[str]) -> int:
 
 def stack(study: "Study", decisions: "list[Decision]", dry: bool) -> None:
     """Train together, or only say, what can be."""
-    from assay.matrix import stack as stacks
+    from assay.matrix.stack import train_stacks
 
-    found = stacks.groups(study, decisions)
-    if dry:
-        for group in found:
-            say(f"stack: would train {group}")
-        return
-    stacks.train_stacks(study, found, say)
+    train_stacks(study, decisions, say, dry)
 
 
 def say(text: str) -> None:

@@ -1,5 +1,6 @@
 """A sweep of optimisers whose runs are trained in one pass, interrupted and gone on with, then submitted."""
 
+import json
 import os
 import signal
 import time
@@ -66,8 +67,11 @@ def test_a_sweep_is_trained_in_one_pass_and_its_runs_come_out_as_they_do_alone(m
     assert "stack: stopped while slow, fast at seed 0 were trained; the same command goes on from there" in said
     assert not (runs / "slow/0/submission.json").exists()
 
-    said = project.give("assay submit sweep.yaml --stack && assay status sweep.yaml --watch", WHERE)
-    assert "stack: trains slow, fast at seed 0" in said and "2 of 2 runs submitted" in said
+    listed = project.give("assay submit sweep.yaml --stack --json 2>said.txt", WHERE)
+    assert [each["what"] for each in json.loads(listed)] == ["submit", "submit"]
+    assert "stack: trains slow, fast at seed 0" in (project.folder / WHERE / "said.txt").read_text()
+    project.give("assay status sweep.yaml --watch", WHERE)
+    assert [each["attempt"] for each in json.loads((runs / "slow/0/stack.json").read_text())] == [1, 2]
     assert "stack: goes on from step" in project.give("assay logs runs/sweep/.stack/slow/0", WHERE)
     assert f"train: goes on from step {STEPS}" in project.give("assay logs runs/sweep/fast/0", WHERE)
 

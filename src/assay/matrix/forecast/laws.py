@@ -225,7 +225,7 @@ def _samples_per_epoch(stage: PipelineStage, recorded: Sequence[Recorded]) -> It
     """Parameters of runs that trained, and how many samples their epochs had."""
     for each in recorded if stage.train else ():
         leaves = each.parameters.leaves
-        for one in each.stages().get(stage.name, [])[:1]:
+        for one in each.stages().get(stage.name, [])[: 0 if each.stacked else 1]:
             trained = one.work.get(TRAIN, Work())
             if trained.epoch:
                 yield stage.leaves(leaves), trained.units * _samples_per_step(stage, leaves) / trained.epoch
