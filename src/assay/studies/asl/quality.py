@@ -174,8 +174,8 @@ def _draw_table(axes: Axes, checks: tuple[Check, ...]) -> None:
     for row, check in enumerate(checks):
         colour = PASS if check.passed else FAIL
         axes.plot(0.02, row + 0.5, "o" if check.passed else "X", color=colour, markersize=7, clip_on=False)
-        axes.text(0.08, row + 0.36, check.name, size=10, color=INK, va="center")
-        axes.text(0.08, row + 0.70, check.expected, size=8.5, color=FAINT, va="center")
+        axes.text(0.08, row + 0.28, check.name, size=10, color=INK, va="center")
+        axes.text(0.08, row + 0.72, check.expected, size=8.5, color=FAINT, va="center")
         axes.text(1.0, row + 0.5, check.value, size=13, weight="bold", color=colour, ha="right", va="center")
         axes.axhline(row + 1.0, color=FAINT, linewidth=0.4, alpha=0.6)
 
