@@ -133,6 +133,19 @@ def test_epochs_are_counted_by_what_runs_say_their_length_was(study):
     assert look(path).arms["base"].seconds.value == pytest.approx(true_seconds({"train.steps": 400}), rel=0.1)
 
 
+@pytest.mark.parametrize(("lacking", "told"), [("simulate", True), ("train", False), ("validate", False)])
+def test_a_pilot_that_found_its_data_made_tells_of_memory(lacking, told, study):
+    path = study()
+    pilot = path.parent / "runs/small/.pilot/base/0"
+    write_run(pilot, {"train.steps": 100})
+    record = pilot / "attempts/0001.json"
+    attempt = json.loads(record.read_text())
+    attempt["stages"] = [stage for stage in attempt["stages"] if stage["stage"] != lacking]
+    record.write_text(json.dumps(attempt))
+    memory = look(path).arms["base"].memory
+    assert (memory is not None and memory.value == pytest.approx(5.12e8)) if told else memory is None
+
+
 def test_what_was_never_seen_is_unknown_and_the_command_that_measures_it_is_named(study, capsys):
     path = study()
     found = look(path)

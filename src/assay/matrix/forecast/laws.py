@@ -134,15 +134,15 @@ class Laws:
     def _peak(self, peak: Peak) -> "Sampler":
         def sample(each: Recorded) -> Iterator[Sample]:
             found = max((getattr(attempt.resources, peak) or 0 for attempt in each.attempts), default=0)
-            if (
-                found
-                and each.complete
-                and not each.stacked
-                and (not each.pilot or each.stages().keys() >= self.pipeline.keys())
-            ):
+            if found and each.complete and not each.stacked and (not each.pilot or self._is_heavy(each)):
                 yield _whole_sample(self.run_target(each.parameters), found)
 
         return sample
+
+    def _is_heavy(self, pilot: Recorded) -> bool:
+        """Whether a pilot ran all but, perhaps, stages that make data, which another had run before."""
+        missing = [stage for name, stage in self.pipeline.items() if name not in pilot.stages()]
+        return not any(each.train for stage in missing for each in (stage, *stage.behind))
 
     def _between(self, each: Recorded) -> Iterator[Sample]:
         if each.complete and len(each.attempts) == 1:
