@@ -16,6 +16,7 @@ from assay.machine import MachineConfig
 from assay.matrix.arms import resolve
 from assay.matrix.forecast.budget import Piece, against, elapsed_share, jobs_needed, unfit
 from assay.matrix.forecast.forecast import StudyForecast, chain_lengths, forecast
+from assay.matrix.forecast.laws import GROWTH
 from assay.matrix.forecast.scaling import Estimate, Law, Sample, Target, total
 from assay.matrix.study import BudgetConfig
 
@@ -143,7 +144,7 @@ def test_a_pilot_that_found_its_data_made_tells_of_memory(lacking, told, study):
     attempt["stages"] = [stage for stage in attempt["stages"] if stage["stage"] != lacking]
     record.write_text(json.dumps(attempt))
     memory = look(path).arms["base"].memory
-    assert (memory is not None and memory.value == pytest.approx(5.12e8)) if told else memory is None
+    assert (memory is not None and memory.value == pytest.approx(GROWTH * 5.12e8)) if told else memory is None
 
 
 def test_what_was_never_seen_is_unknown_and_the_command_that_measures_it_is_named(study, capsys):
