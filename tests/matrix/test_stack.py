@@ -1,6 +1,10 @@
 """Which missing runs are trained in one pass, and where; that it is done right is seen in a whole pipeline."""
 
 import json
+import signal
+import subprocess
+import sys
+import time
 
 import pytest
 from tests.matrix.records import DATA, attempt, write_run
@@ -117,6 +121,36 @@ def test_a_stack_that_fails_names_its_log_and_nothing_is_submitted(repository, c
     said = capsys.readouterr().err
     assert f"assay: stack: wide, wide_fast at seed 0 were not trained, it ended with 255: assay logs {record}" in said
     assert not repository.run("wide", 0).exists()
+
+
+@pytest.mark.parametrize("chosen", [True, False])
+def test_checkpoints_go_where_the_jobs_will_look_for_them(chosen, repository, monkeypatch):
+    own = repository.run("wide_fast", 0) / "checkpoints"
+    if chosen:
+        own = repository.folder / "elsewhere"
+        monkeypatch.setenv("ASSAY_CHECKPOINTS", str(own))
+    (repository.folder / "stage.py").write_text("raise SystemExit(3)\n")
+    repository.commit()
+    main(["submit", str(repository.study), "--stack", "--only", "wide*"])
+    plan = json.loads((repository.folder / "runs/toy/.stack/wide/0/plan.json").read_text())
+    assert plan["wide_fast"]["checkpoints"] == str(own)
+    assert plan["wide_fast"]["params"]["train"]["optimizer"]["lr"] == 0.01
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_request_to_stop_ends_it_and_nothing_is_submitted(number, repository):
+    (repository.folder / "stage.py").write_text("import time\nopen('begun', 'w')\ntime.sleep(60)\n")
+    repository.commit()
+    command = [sys.executable, "-m", "assay", "submit", str(repository.study), "--stack", "--only", "wide*"]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    clones, until = repository.folder / ".assay/clones", time.monotonic() + 60
+    while not list(clones.glob(".stack-*/begun")) and time.monotonic() < until:
+        time.sleep(0.05)
+    process.send_signal(number)
+    said = process.communicate(timeout=60)[1]
+    assert process.returncode == 75, said
+    assert "stack: stopped while wide, wide_fast at seed 0 were trained; the same command goes on from there" in said
+    assert not list(clones.glob(".stack-*")) and not repository.run("wide", 0).exists()
 
 
 def test_each_run_bears_its_share_of_the_cost(repository):

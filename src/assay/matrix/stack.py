@@ -27,11 +27,11 @@ from assay.errors import AssayError, ConfigError, Unfinished
 from assay.files import write_bytes
 from assay.machine import MachineConfig
 from assay.matrix.cells import STACK
-from assay.matrix.forecast.bench import Bench, bench
+from assay.matrix.forecast.bench import Bench, bench, refuse_elsewhere
 from assay.matrix.forecast.pipeline import SEED, Leaves, PipelineStage, leaves_of, read_pipeline
 from assay.matrix.submit import SUBMIT, Decision, Study
 from assay.progress import SOCKET, UNFINISHED
-from assay.runs.execute import CHECKPOINTS_AT, scheduler_job
+from assay.runs.execute import CHECKPOINTS_AT
 from assay.runs.journal import CHECKPOINTS
 from assay.runs.processes import set_parent_death_signal
 from assay.runs.store import RunFolder
@@ -78,7 +78,8 @@ def train_stacks(study: Study, decisions: Sequence[Decision], say: Say, dry: boo
         Unfinished: stopped on request; what has been trained so far is kept.
         AssayError: a group could not be trained; its log says why.
     """
-    _refuse_elsewhere(study.place)
+    refuse_elsewhere("--stack: got training", study.place)
+    _refuse_company(study.place)
     found = groups(study, decisions)
     if dry or not found:
         for line in [f"would train {group}" for group in found] or [NOTHING]:
@@ -107,12 +108,8 @@ def _of_training(study: Study, arm: str, stage: PipelineStage) -> tuple[str, str
     return json.dumps(shape, sort_keys=True, default=str), json.dumps(read, sort_keys=True, default=str)
 
 
-def _refuse_elsewhere(machine: MachineConfig) -> None:
-    job = scheduler_job(os.environ)
-    here = "local" if job is None else job.scheduler
-    if here != machine.scheduler:
-        got = f"training here ({here}) for {machine.name}, whose jobs run under {machine.scheduler}"
-        raise ConfigError(f"--stack: got {got}; allowed: where the jobs run; give it within one of its jobs")
+def _refuse_company(machine: MachineConfig) -> None:
+    """Raise ConfigError if the machine's jobs run in a container, or share a training among processes."""
     if machine.resources.nodes * machine.resources.processes > 1:
         got = f"{machine.name}, whose jobs share a training among several processes"
         raise ConfigError(f"--stack: got {got}; allowed: one process; submit without")
@@ -184,7 +181,7 @@ def _execute(study: Study, place: Bench, record: Path, command: str) -> int:
         _passed_on(child) as asked,
     ):
         code = child.wait()
-    return UNFINISHED if asked and code == 0 else code
+    return UNFINISHED if asked else code
 
 
 @contextmanager

@@ -134,6 +134,17 @@ def test_epochs_are_counted_by_what_runs_say_their_length_was(study):
     assert look(path).arms["base"].seconds.value == pytest.approx(true_seconds({"train.steps": 400}), rel=0.1)
 
 
+def test_a_run_that_was_trained_in_a_stack_tells_nothing_of_its_training(study):
+    path = study(
+        HEAD.replace("train.steps: 100", "train.steps: null, train.epochs: 10") + "arms: {base: {reason: r}}\n"
+    )
+    runs(path, "base", {}, study="another")
+    for run in (path.parent / "runs/another").glob("base/*"):
+        (run / "stack.json").write_text("[]")
+    found = look(path).arms["base"]
+    assert found.seconds is None and found.memory is None and found.stages["validate"] is not None
+
+
 @pytest.mark.parametrize(("lacking", "told"), [("simulate", True), ("train", False), ("validate", False)])
 def test_a_pilot_that_found_its_data_made_tells_of_memory(lacking, told, study):
     path = study()

@@ -15,11 +15,14 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
 
+from assay.errors import ConfigError
+from assay.machine import MachineConfig
 from assay.matrix.forecast.pipeline import Parameters, PipelineStage
 from assay.matrix.forecast.sharing import Key, Sharing
 from assay.matrix.git import git, refuse_uncommitted, repository
 from assay.matrix.submission import Submission
 from assay.matrix.workplace import prepare
+from assay.runs.execute import scheduler_job
 
 RESULTS = "results"
 REFERENCE = re.compile(r"\$\{([\w.]+)\}")
@@ -97,6 +100,15 @@ def bench(path: Path, pipeline: str, stages: Mapping[str, PipelineStage], name: 
     finally:
         shutil.rmtree(submission.clone, ignore_errors=True)
         signal.signal(signal.SIGTERM, before)
+
+
+def refuse_elsewhere(given: str, machine: MachineConfig) -> None:
+    """Raise ConfigError unless jobs of the machine run where this process does. given: the option, and what it got."""
+    job = scheduler_job(os.environ)
+    here = "local" if job is None else job.scheduler
+    if here != machine.scheduler:
+        got = f"{given} here ({here}) for {machine.name}, whose jobs run under {machine.scheduler}"
+        raise ConfigError(f"{got}; allowed: where the jobs run; give it within one of its jobs")
 
 
 def _leave(number: int, frame: FrameType | None) -> NoReturn:

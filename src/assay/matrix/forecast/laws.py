@@ -38,7 +38,7 @@ class Laws:
         self.memory = _law(self._peak("rss_peak"), recorded)
         self.gpu_memory = _law(self._peak("gpu_memory_peak"), recorded)
         self.between = _law(self._between, [each for each in recorded if not each.pilot])
-        ran = any(each.complete and not each.pilot for each in recorded)
+        ran = any(each.complete and not each.pilot and not each.stacked for each in recorded)
         self.silent = {name for name, law in self.seconds.items() if ran and not law.samples}
         """Stages that say nothing of themselves: what they take lies between the others."""
 

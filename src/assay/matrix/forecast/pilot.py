@@ -8,7 +8,6 @@ full size. Stages before it run as well. All happens in one temporary clone; its
 
 import dataclasses
 import math
-import os
 import shlex
 import shutil
 import subprocess
@@ -19,16 +18,15 @@ from pathlib import Path
 from typing import Any
 
 from assay.config.load import assign, build, read
-from assay.errors import ConfigError, UserError
+from assay.errors import ConfigError
 from assay.machine import MachineConfig
 from assay.matrix.arms import Resolved, ResolvedArm
-from assay.matrix.forecast.bench import Bench, bench
+from assay.matrix.forecast.bench import Bench, bench, refuse_elsewhere
 from assay.matrix.forecast.forecast import Forecaster
 from assay.matrix.forecast.pipeline import SEED, Parameters, leaves_of, training_sections
 from assay.matrix.forecast.quantities import duration
 from assay.matrix.forecast.workload import PILOT
 from assay.matrix.study import params_path
-from assay.runs.execute import scheduler_job
 from assay.runs.journal import CHECKPOINTS
 from assay.runs.store import RunFolder
 
@@ -47,7 +45,7 @@ def pilot(path: Path, resolved: Resolved, machine: MachineConfig, minutes: float
     """
     if not (minutes > 0 and math.isfinite(minutes)):
         raise ConfigError(f"--pilot: got {minutes:g}; allowed: > 0 minutes; leave it out for the default")
-    _refuse_elsewhere(machine)
+    refuse_elsewhere("--pilot: got a pilot", machine)
     until = time.monotonic() + 60 * minutes
     forecaster = Forecaster(path, resolved, machine)
     wanted = list(lacking(forecaster))
@@ -62,14 +60,6 @@ def pilot(path: Path, resolved: Resolved, machine: MachineConfig, minutes: float
                 say(f"pilot: the time is over; not measured: {', '.join(arm for arm, _ in wanted[number:])}")
                 return
             say(measure(path, resolved, resolved.arms[name], stages, place, left))
-
-
-def _refuse_elsewhere(machine: MachineConfig) -> None:
-    job = scheduler_job(os.environ)
-    here = "local" if job is None else job.scheduler
-    if here != machine.scheduler:
-        got = f"a pilot here ({here}) for {machine.name}, whose jobs run under {machine.scheduler}"
-        raise UserError(f"--pilot: got {got}; allowed: where the jobs run; give it within one of its jobs")
 
 
 def lacking(forecaster: Forecaster) -> Iterator[tuple[str, list[str]]]:
