@@ -34,7 +34,9 @@ def stage(parsed: argparse.Namespace, rest: list[str]) -> int:
     if processes > 1:
         return _run_together(parsed, rest, processes)
     from assay.config import load, resolved
+    from assay.engine.memory import keep_freed_memory
 
+    keep_freed_memory()
     progress.announce(parsed.study, parsed.stage)
     params = load(config.Params, parsed.params, _overrides(rest))
     progress.announce(parsed.study, parsed.stage, params=resolved(params))
@@ -72,8 +74,10 @@ def _train_stack(parsed: argparse.Namespace, rest: list[str]) -> int:
     if rest:
         raise ConfigError(f"{rest[0]}: got a key with --stack; allowed: none, the file has the parameters of each run")
     from assay.config.load import read
+    from assay.engine.memory import keep_freed_memory
     from assay.files import write_bytes
 
+    keep_freed_memory()
     plan = read(parsed.stack, "`assay submit --stack` writes it")
     progress.announce(parsed.study, parsed.stage)
     with progress.phase("import", 1, unit="modules"):
