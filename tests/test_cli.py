@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import statistics
 import subprocess
 import sys
@@ -9,11 +10,17 @@ import time
 from pathlib import Path
 
 import pytest
+from ruamel.yaml import YAML
 
 import assay
+from assay import errors
 from assay.__main__ import main
+from assay.cli import EXIT_CODES
+from assay.cli import VERBS as VERB_TEXTS
+from assay.progress import STALLED
 
-PARAMS = Path(__file__).parents[1] / "params.yaml"
+ROOT = Path(__file__).parents[1]
+PARAMS = ROOT / "params.yaml"
 VERBS = [
     "exec",
     "stage",
@@ -44,6 +51,32 @@ def test_help_has_a_summary_an_example_and_the_exit_codes(verb, capsys):
     text = capsys.readouterr().out
     assert ended.value.code == 0
     assert f"assay {verb} " in text and "exit codes:" in text and "example" in text
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_the_files_of_the_examples_are_there(verb):
+    """From the top of the repository; a run's folder is that of an arm and a seed of the default study."""
+    text = VERB_TEXTS[verb].__doc__ or ""
+    words = {word for line in text.splitlines() if "  assay " in f"  {line}" for word in line.split()}
+    assert all((ROOT / word).is_file() for word in words if word.endswith(".yaml"))
+    study = YAML(typ="safe").load(ROOT / "study.yaml")
+    for word in words if verb in ("status", "logs") else ():
+        if word.startswith("runs/"):
+            name, arm, seed = [*word.split("/")[1:], "02_full", "0"][:3]
+            assert (name, arm in study["arms"], int(seed) in study["seeds"]) == (study["name"], True, True)
+
+
+def test_help_says_where_the_record_of_a_command_without_a_run_is(capsys):
+    with pytest.raises(SystemExit):
+        main(["exec", "--help"])
+    assert "default: .assay/runs/exec/TIME/PID" in " ".join(capsys.readouterr().out.split())
+
+
+def test_the_manual_has_every_exit_code():
+    manual = (ROOT / "docs/configuration.md").read_text().partition("## Exit codes")[2]
+    codes = {each.exit_code for each in vars(errors).values() if isinstance(each, type)}
+    for code in codes | {0, int(STALLED), *map(int, re.findall(r"\b\d+\b(?= )", EXIT_CODES))}:
+        assert f"\n| {code} | " in manual, code
 
 
 @pytest.mark.parametrize("verb", VERBS)
@@ -103,19 +136,28 @@ def test_a_wrong_key_ends_with_2_one_line_and_nothing_written(tmp_path, monkeypa
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("verb", [["stage", "burgers", "simulate", "--params"], ["check", "burgers"]])
+def test_parameters_of_another_study_are_named_in_one_line(verb, capsys):
+    assert main([*verb, str(PARAMS)]) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert "got the parameters of asl; allowed: those of burgers; give its file, or the command in its folder" in error
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (["stage", "asl", "trian"], "stage: got trian; allowed for study asl: simulate, train, validate"),
         (["stage", "asl", "train", "--seed"], "--seed: got no value; allowed: --seed VALUE"),
         (["stage", "asl", "train", "seed", "1"], "got a word where a --key was expected"),
+        (["stage", "asl", "train", "--processes", "2"], "got 2 processes; allowed: 1, .*; give no --processes"),
         (["results", "nowhere"], "nowhere: got no results"),
     ],
 )
 def test_user_errors_end_with_2_and_one_line(arguments, message, capsys):
     assert main(arguments) == 2
     error = capsys.readouterr().err
-    assert message in error and error.count("\n") == 1
+    assert re.search(message, error) and error.count("\n") == 1
 
 
 def test_stage_lists_its_keys_with_type_and_meaning(capsys):

@@ -46,10 +46,27 @@ def test_the_local_machine_shows_every_key_with_its_default():
             "resources: {gpus: 2, processes: 4}",
             "resources.processes: got 4 with gpus 2 on each of 1 nodes; allowed: <= 2, one for each GPU",
         ),
-        ("chain: 3", "chain: got a number with scheduler local; allowed: null"),
+        ("chain: 3", "chain: got a number with scheduler local; allowed: null, as the pool starts a run anew"),
+        ("resources: {nodes: 2}", "resources.nodes: got 2 with scheduler local; allowed: 1, this computer"),
+        ("resources: {gpu: a100}", "resources.gpu: got a100 with scheduler local; allowed: null"),
+        (
+            "container: {image: assay.sif}",
+            "container.image: got a value with kind none; allowed: none; remove it, or cho",
+        ),
+        (
+            "container: {kind: apptainer, image: a.sif, host: ssh://a@b}",
+            "container.host: got a value with kind apptainer; allowed: none",
+        ),
         ("scheduler: slurm\nslurm: {options: [gpus=1]}", "slurm.options: got 'gpus=1'; allowed: --name=value"),
         ('scheduler: slurm\nslurm: {options: ["--a=b\\nrm -rf /"]}', "slurm.options: got .*on one line"),
         ('scheduler: lsf\nlsf: {options: ["sp 10"]}', "lsf.options: got 'sp 10'; allowed: -name value"),
+        (
+            "scheduler: slurm\nslurm: {options: [--comment=mine]}",
+            "slurm.options: got '--comment=mine'; allowed: none of --job-name, .*; remove it, assay sets it",
+        ),
+        ("scheduler: slurm\nslurm: {options: [--sig=USR2]}", "slurm.options: got '--sig=USR2'; allowed: none of"),
+        ("scheduler: slurm\nslurm: {options: [-Jmine]}", "slurm.options: got '-Jmine'; allowed: --name=value"),
+        ('scheduler: lsf\nlsf: {options: ["-g /mine"]}', "lsf.options: got '-g /mine'; allowed: none of -J"),
     ],
 )
 def test_a_mistake_is_named(tmp_path, text, message):
@@ -57,6 +74,19 @@ def test_a_mistake_is_named(tmp_path, text, message):
     path.write_text(text)
     with pytest.raises(ConfigError, match=message):
         load_machine(path)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "scheduler: slurm\nslurm: {options: [--exclusive, --mem-per-cpu=4G, --nodelist=n1, --mail-type=END]}",
+        'scheduler: lsf\nlsf: {options: ["-sp 60", "-R select[type==any]", -x]}',
+    ],
+)
+def test_options_that_assay_does_not_set_are_taken(tmp_path, text):
+    path = tmp_path / "machine.yaml"
+    path.write_text(text)
+    assert load_machine(path)
 
 
 @pytest.mark.parametrize("path", sorted(MACHINES.glob("*.yaml")), ids=lambda path: path.stem)

@@ -16,15 +16,16 @@ from assay.matrix.plan_verb import add_plan
 from assay.rented import add_stop
 from assay.reports.verb import add_report
 from assay.stages import stage, verify
-from assay.studies import study_config, study_names
+from assay.studies import study_config, study_names, study_params
 
 EXIT_CODES = """\
 exit codes:
   0   complete
   1   failed
   2   bad usage or configuration: one line says where, what was given, what is allowed, what to do
-  75  stopped on request with a checkpoint; the same command goes on from there
-  76  stalled, and again after a new start: try another node
+  75  stopped on request or by the deadline; the same command goes on from its checkpoint, if it has saved one
+  76  stalled, and again after a new start, or the run's folder does not answer: try another node
+  130 interrupted (Ctrl-C); 141 the reader of its output has gone
 """
 
 
@@ -110,7 +111,7 @@ def _add_check(verb: argparse.ArgumentParser) -> None:
 
     examples:
       assay check asl params.yaml
-      assay check asl arms/*.yaml --json
+      assay check burgers studies/burgers/params.yaml --json
     """
     verb.add_argument("study", metavar="STUDY", choices=study_names(), help=f"one of: {', '.join(study_names())}")
     verb.add_argument("files", metavar="FILE", nargs="+", type=Path, help="parameter files")
@@ -147,14 +148,15 @@ def _add_exec(verb: argparse.ArgumentParser) -> None:
     The command is stopped in time for its deadline, which comes from --deadline, from Slurm or LSF, or from the machine
     file. One that stalls is ended, with the stacks of its processes on record, and started once more.
     SIGTERM, SIGINT and SIGUSR1 ask it to save and stop; a second one ends it at once. The exit code is the command's
-    own, 75 if it stopped on request and can go on, 76 if it stalled.
+    own, 75 if it stopped on request or for the deadline, saved or not, 76 if it stalled.
 
     examples:
       assay exec -- dvc repro
       assay exec --run runs/asl/baseline/0 --deadline 21600 -- dvc repro
       assay exec --stall-after 900 -- ./any-script.sh
     """
-    verb.add_argument("--run", metavar="DIR", type=_named_folder, help="the run's folder; default: a new one")
+    unnamed = "the run's folder; default: .assay/runs/exec/TIME/PID"
+    verb.add_argument("--run", metavar="DIR", type=_named_folder, help=unnamed)
     verb.add_argument("--deadline", metavar="SECONDS", type=float, help="how long the command may take")
     verb.add_argument("--stall-after", metavar="SECONDS", type=float, help="how long any phase may be silent")
     verb.add_argument("--grace", metavar="SECONDS", type=float, help="from a request to stop to its enforcement")
@@ -227,13 +229,13 @@ def execute(parsed: argparse.Namespace, rest: list[str]) -> int:
 
 def check(parsed: argparse.Namespace, rest: list[str]) -> int:
     """Validate files; prints one line per valid file and one per problem."""
-    from assay.config import load, resolved
+    from assay.config import resolved
 
     config = study_config(parsed.study)
     found: list[dict[str, Any]] = []
     for path in parsed.files:
         try:
-            params = load(config.Params, path)
+            params = study_params(parsed.study, path)
         except ConfigError as error:
             found.append({"file": str(path), "valid": False, "problems": str(error).splitlines()})
             continue

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from assay.errors import UserError
+from assay.matrix.git import repository
 
 MACHINES = Path("machines")
 PROGRAMS = {"git": "every run is a clone; install it"}
@@ -65,6 +66,14 @@ def _lines(general: list[str], found: list[Finding]) -> Iterator[str]:
         yield f"no machine file: got nothing in {MACHINES}/; give one, or go to the repository's folder"
 
 
+def _repository() -> Path:
+    """The root of the repository around this folder, where jobs are started; without one, this folder."""
+    try:
+        return repository(Path.cwd())
+    except UserError:
+        return Path.cwd()
+
+
 def examine(path: Path) -> Finding:
     """One machine file: its own mistakes, then its scheduler and its container."""
     from assay.containers import container_of
@@ -73,7 +82,7 @@ def examine(path: Path) -> Finding:
     from assay.schedulers.registry import scheduler_named
 
     told = {"machine": str(path), "scheduler": "", "container": ""}
-    here = Path.cwd()
+    here = _repository()
     try:
         machine = load_machine(path)
         told |= {"scheduler": machine.scheduler, "container": machine.container.kind}
@@ -87,6 +96,6 @@ def examine(path: Path) -> Finding:
             wall_limit=machine.wall_limit,
         )
         reasons = scheduler_named(machine.scheduler, here, machine).unavailable(job)
-        return Finding(**told, reasons=[*reasons, *container_of(machine.container).unavailable()])
+        return Finding(**told, reasons=[*reasons, *container_of(machine.container).unavailable(here)])
     except UserError as error:
         return Finding(**told, reasons=[str(error)])

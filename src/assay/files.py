@@ -1,6 +1,7 @@
 """Writing files so that a reader sees the old one or the new one, never half of it; open it to write a table."""
 
 import csv
+import errno
 import io
 import json
 import math
@@ -10,6 +11,9 @@ from contextlib import suppress
 from pathlib import Path
 
 from assay.errors import DataError
+
+NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
+"""What a file system without locks answers: NFS 3 with `nolock` or no lock daemon, Lustre without `flock`."""
 
 
 def write_bytes(path: Path, content: bytes, durable: bool = True) -> None:
@@ -33,6 +37,15 @@ def write_bytes(path: Path, content: bytes, durable: bool = True) -> None:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
         raise DataError(f"{path}: cannot be written ({error.strerror}); make room, then run it again") from error
+
+
+def is_blank(path: Path) -> bool:
+    """Whether nothing was ever written, or a crash took it: a file without a byte, or with zeros in their place."""
+    if not os.path.lexists(path):
+        return True
+    with suppress(OSError), path.open("rb") as file:
+        return file.read(1) in (b"", b"\0")
+    return False
 
 
 def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[str | float]]) -> None:

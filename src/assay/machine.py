@@ -4,7 +4,7 @@ Scheduler and container are separate choices; each has its section, read only wh
 """
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -18,6 +18,23 @@ from assay.schedulers.config import LsfConfig, ResourcesConfig, SlurmConfig, Vas
 
 OPTIONS = {"slurm": re.compile(r"--[a-z][\w-]*(=[^\n]*)?"), "lsf": re.compile(r"-[a-zA-Z]\w*( [^\n]*)?")}
 EXAMPLES = {"slurm": "--name=value", "lsf": "-name value"}
+OURS = {
+    "slurm": (
+        *("--job-name", "--comment", "--output", "--array", "--open-mode", "--signal", "--exclude"),
+        *("--nodes", "--ntasks-per-node", "--cpus-per-task", "--mem", "--gres", "--time"),
+        *("--partition", "--account", "--qos", "--constraint"),
+    ),
+    "lsf": ("-J", "-g", "-o", "-oo", "-H", "-w", "-q", "-P", "-n", "-M", "-gpu", "-W", "-wt", "-wa"),
+}
+"""Options that a job is given anyway: a second value would win, and the job then not be found, or not warned. Not `-R`:
+LSF joins what several ask for."""
+
+CONTAINER_KEYS = {
+    "none": ("image", "binds", "network", "shared_memory", "host"),
+    "docker": (),
+    "apptainer": ("shared_memory", "host"),
+}
+"""Keys of the section `container` that a kind does not read."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,22 +93,50 @@ def _contradictions(machine: MachineConfig) -> Iterator[str]:
         if scheduler != machine.scheduler and getattr(machine, key) != getattr(unset, key):
             given = f"{key}: got values with scheduler {machine.scheduler}"
             yield f"{given}; allowed: none; remove them, or choose scheduler {scheduler}"
-    for name, form in OPTIONS.items():
-        for option in getattr(machine, name).options:
-            if not form.fullmatch(option):
-                yield f"{name}.options: got {option!r}; allowed: {EXAMPLES[name]} on one line; correct it"
-    asked = machine.resources
+    for name in OPTIONS:
+        yield from _refused(name, getattr(machine, name).options)
+    yield from _unequal_shares(machine.resources)
+    yield from _unread(machine)
+
+
+def _unequal_shares(asked: ResourcesConfig) -> Iterator[str]:
+    """Processes that cannot be shared out among nodes, or GPUs."""
     if asked.processes > 1 and asked.processes % asked.nodes:
         given = f"resources.processes: got {asked.processes} with nodes {asked.nodes}"
         yield f"{given}; allowed: a multiple of {asked.nodes}; each node takes equally many"
     if asked.gpus and asked.processes > asked.gpus * asked.nodes:
         given = f"resources.processes: got {asked.processes} with gpus {asked.gpus} on each of {asked.nodes} nodes"
         yield f"{given}; allowed: <= {asked.gpus * asked.nodes}, one for each GPU; lower it, or ask for more"
-    if machine.scheduler == "vast" and machine.container.kind != "none":
-        given = f"container.kind: got {machine.container.kind} with scheduler vast"
+
+
+def _unread(machine: MachineConfig) -> Iterator[str]:
+    """What nothing would read, or what would be read otherwise than it is meant."""
+    kind = machine.container.kind
+    if machine.scheduler == "vast" and kind != "none":
+        given = f"container.kind: got {kind} with scheduler vast"
         yield f"{given}; allowed: none, a rented machine is a container already; name its image in vast.image"
-    if machine.scheduler == "local" and machine.chain is not None:
-        yield "chain: got a number with scheduler local; allowed: null, as it has no wall limit; remove it"
+    others = [key for key in CONTAINER_KEYS[kind] if getattr(machine.container, key) != getattr(ContainerConfig(), key)]
+    for key in others:
+        yield f"container.{key}: got a value with kind {kind}; allowed: none; remove it, or choose another kind"
+    if machine.scheduler == "local":
+        if machine.chain is not None:
+            yield "chain: got a number with scheduler local; allowed: null, as the pool starts a run anew by itself"
+        if machine.resources.nodes > 1:
+            given = f"resources.nodes: got {machine.resources.nodes} with scheduler local"
+            yield f"{given}; allowed: 1, this computer; choose the scheduler of a cluster"
+        if machine.resources.gpu is not None:
+            given = f"resources.gpu: got {machine.resources.gpu} with scheduler local"
+            yield f"{given}; allowed: null, the GPUs are those of this computer; remove it"
+
+
+def _refused(scheduler: str, options: Sequence[str]) -> Iterator[str]:
+    for option in options:
+        given, name = f"{scheduler}.options: got {option!r}", re.split("[= ]", option)[0]
+        if not OPTIONS[scheduler].fullmatch(option):
+            yield f"{given}; allowed: {EXAMPLES[scheduler]} on one line; correct it"
+        elif name in OURS[scheduler] or (scheduler == "slurm" and any(own.startswith(name) for own in OURS["slurm"])):
+            ours = ", ".join(OURS[scheduler])  # sbatch takes the beginning of a name for it
+            yield f"{given}; allowed: none of {ours}; remove it, assay sets it from the other keys"
 
 
 def _completed(given: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:

@@ -13,8 +13,8 @@ from typing import Any
 from assay import progress
 from assay.errors import ConfigError
 from assay.runs.nodes import launch
-from assay.runs.ranks import RANK, processes_wanted
-from assay.studies import study_config
+from assay.runs.ranks import PROCESSES, RANK, processes_wanted
+from assay.studies import study_config, study_params
 
 TRAINED = "trained.json"
 """Beside the file that `--stack` names: the runs among them that are trained."""
@@ -33,12 +33,12 @@ def stage(parsed: argparse.Namespace, rest: list[str]) -> int:
     processes = processes_wanted(parsed.processes, os.environ) if _trains(config, parsed.stage) else 1
     if processes > 1:
         return _run_together(parsed, rest, processes)
-    from assay.config import load, resolved
+    from assay.config import resolved
     from assay.engine.memory import keep_freed_memory
 
     keep_freed_memory()
     progress.announce(parsed.study, parsed.stage)
-    params = load(config.Params, parsed.params, _overrides(rest))
+    params = study_params(parsed.study, parsed.params, _overrides(rest))
     progress.announce(parsed.study, parsed.stage, params=resolved(params))
     with progress.phase("import", 1, unit="modules"):
         module = importlib.import_module(f"assay.studies.{parsed.study}.{parsed.stage}")
@@ -50,19 +50,27 @@ def stage(parsed: argparse.Namespace, rest: list[str]) -> int:
 
 def _run_together(parsed: argparse.Namespace, rest: list[str], processes: int) -> int:
     """The same stage in several processes. What is wrong with its parameters is said here, once."""
-    config = study_config(parsed.study)
-    if parsed.stage not in getattr(config, "SHARED_STAGES", ()):
-        where = f"{parsed.study} {parsed.stage}: got {processes} processes"
-        raise ConfigError(f"{where}; allowed: 1, as it does not share out its batches; set resources.processes to 1")
-    from assay.config import load
+    try:
+        _refuse_together(parsed, rest, processes)
+    except ConfigError:
+        progress.announce(parsed.study, parsed.stage)  # so that the record has who refused, and why
+        raise
+    stage = [parsed.study, parsed.stage, "--params", str(parsed.params), *rest]
+    return launch([sys.executable, "-m", "assay", "stage", *stage], parsed.processes, os.environ)
+
+
+def _refuse_together(parsed: argparse.Namespace, rest: list[str], processes: int) -> None:
+    """Raise ConfigError for parameters that are wrong, or wrong for so many processes."""
     from assay.engine.config import TrainConfig, part_of
 
-    params = load(config.Params, parsed.params, _overrides(rest))
+    if parsed.stage not in getattr(study_config(parsed.study), "SHARED_STAGES", ()):
+        where = f"{parsed.study} {parsed.stage}: got {processes} processes"
+        remedy = "give no --processes" if parsed.processes else f"set resources.processes, or {PROCESSES}, to 1"
+        raise ConfigError(f"{where}; allowed: 1, as it does not share out its batches; {remedy}")
+    params = study_params(parsed.study, parsed.params, _overrides(rest))
     for section in vars(params).values():
         if isinstance(section, TrainConfig):
             part_of(section.batch_size, processes)
-    stage = [parsed.study, parsed.stage, "--params", str(parsed.params), *rest]
-    return launch([sys.executable, "-m", "assay", "stage", *stage], parsed.processes, os.environ)
 
 
 def _train_stack(parsed: argparse.Namespace, rest: list[str]) -> int:
@@ -99,9 +107,7 @@ def verify(parsed: argparse.Namespace, rest: list[str]) -> int:
     stages = [name for name in config.STAGES if _trains(config, name)]
     if parsed.stage not in stages:
         raise ConfigError(f"stage: got {parsed.stage}; allowed to verify of {parsed.study}: {', '.join(stages)}")
-    from assay.config import load
-
-    load(config.Params, parsed.params, _overrides(rest))
+    study_params(parsed.study, parsed.params, _overrides(rest))
     from assay.engine.verify import verify_command
 
     stage = [parsed.study, parsed.stage, "--params", str(parsed.params), *rest]

@@ -131,9 +131,13 @@ def test_a_missing_key_is_named_with_what_it_may_hold(file):
     ("content", "message"),
     [
         ("seed: [1", "not valid YAML"),
-        ("seed: 1\nseed: 2\n", "not valid YAML.*duplicate"),
+        (
+            "seed: 1\nseed: 2\n",
+            r'not valid YAML \(line 2: found duplicate key "seed"\); allowed: each key once; drop one$',
+        ),
         ("- 1\n", "got list; allowed: a mapping of sections"),
-        ("", "got NoneType; allowed: a mapping"),
+        ("", "is empty; allowed: a mapping of sections; fill it, or give another file$"),
+        ("# to do\n", "is empty; allowed: a mapping of sections"),
         ("seed: " + "[" * 2000, "not valid YAML"),
         ("model: &m {loop: *m}\n", r"model\.loop: got an alias of what it stands in; allowed: one of another value"),
         ("span: &s [1, *s]\n", r"span\.1: got an alias of what it stands in; .* write it out$"),

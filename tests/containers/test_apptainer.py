@@ -82,6 +82,12 @@ def test_a_missing_image_is_one_line_and_exit_code_2(tmp_path):
     )
 
 
+def test_a_relative_image_is_in_the_repository_wherever_the_job_was_submitted(image, tmp_path, monkeypatch):
+    (tmp_path / "study").mkdir()
+    monkeypatch.chdir(tmp_path / "study")
+    assert ended(give(Path("assay.sif"), ["pwd"], folder=image.parent))[:2] == (0, f"{image.parent}\n")
+
+
 def test_a_bind_without_a_source_is_named(image):
     code, _, error = ended(give(image, ["true"], config={"binds": ("/nowhere:/in",)}))
     assert code == 2

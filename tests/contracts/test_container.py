@@ -140,21 +140,21 @@ def test_a_bind_is_read_only_unless_it_says_otherwise():
     assert {each.name for each in fields(Bind)} == {"source", "target", "writable"}
 
 
-def test_no_container_leaves_the_command_alone_and_can_always_be_used():
+def test_no_container_leaves_the_command_alone_and_can_always_be_used(tmp_path):
     container = CONTAINERS["none"]()
     assert container.wrap(["a", "b"], folder=FOLDER, gpus=1) == ["a", "b"]
     assert container.python == sys.executable
-    assert container.unavailable() == []
+    assert container.unavailable(tmp_path) == []
 
 
 def test_what_cannot_be_used_says_why_and_what_to_do(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.delenv("DOCKER_HOST", raising=False)
     nowhere = f"unix://{tmp_path}/none.socket"
-    (docker,) = container_of(ContainerConfig(kind="docker", image="x", host=nowhere)).unavailable()
-    (image,) = container_of(ContainerConfig(kind="apptainer", image=str(tmp_path / "none.sif"))).unavailable()
+    (docker,) = container_of(ContainerConfig(kind="docker", image="x", host=nowhere)).unavailable(tmp_path)
+    (image,) = container_of(ContainerConfig(kind="apptainer", image=str(tmp_path / "none.sif"))).unavailable(tmp_path)
     (tmp_path / "some.sif").touch()
-    (program,) = container_of(ContainerConfig(kind="apptainer", image=str(tmp_path / "some.sif"))).unavailable()
+    (program,) = container_of(ContainerConfig(kind="apptainer", image=str(tmp_path / "some.sif"))).unavailable(tmp_path)
     assert f"container.host: no Docker daemon answers at {nowhere} (No such file or directory); start it" in docker
     assert "container.image: got" in image and "does not exist; make it with: make apptainer" in image
     assert "apptainer: got no such program on PATH" in program and "module load apptainer" in program

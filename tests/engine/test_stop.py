@@ -27,6 +27,17 @@ def test_the_first_signal_asks_and_the_second_ends_at_once(number):
     assert ended.value.code == 128 + number
 
 
+def test_in_a_job_of_lsf_another_signal_is_no_second_request_but_the_same_one_again_is(monkeypatch):
+    """bkill sends SIGINT, and SIGTERM ten seconds later."""
+    monkeypatch.setenv("LSB_JOBID", "1")
+    with StopRequest() as stop:
+        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert stop.requested
+        with pytest.raises(SystemExit):
+            os.kill(os.getpid(), signal.SIGINT)
+
+
 def test_afterwards_signals_mean_what_they_meant_before():
     before = [signal.getsignal(number) for number in SIGNALS]
     with StopRequest():

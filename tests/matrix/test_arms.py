@@ -149,6 +149,14 @@ MATRICES = {
         {"axes": {**AXES, "batch": {4: {"train.batch_size": 4}}}},
         "matrix.axes: got batch.4; allowed: text as the name of a value; put the name in quotes",
     ),
+    "number for an axis": (
+        {"axes": {0: {"4": {"train.batch_size": 4}, "12": {}}}, "name": "{0}", "reason": "r"},
+        "matrix.axes: got 0; allowed: text without {}[]:! as the name of an axis; rename it, or put a number in quotes",
+    ),
+    "axis that no template can name": (
+        {"axes": {"a:b": {"4": {"train.batch_size": 4}, "12": {}}}, "name": "{a:b}", "reason": "r"},
+        "matrix.axes: got a:b; allowed: text without {}[]:! as the name of an axis; rename it, or",
+    ),
     "axis without values": ({"axes": {**AXES, "batch": {}}}, "matrix.axes.batch: got no values; allowed: one or more"),
     "no axes": ({"axes": {}}, "matrix.axes: got none; allowed: one or more axes; write matrix: null for no matrix"),
     "missing key": (
@@ -157,6 +165,16 @@ MATRICES = {
     ),
     "name of an arm": ({"name": "plain{width}{batch}"}, "arms.plainwide4: got a name that the matrix makes too"),
 }
+
+
+def test_the_name_of_an_axis_may_be_a_dotted_key_or_a_number_in_quotes(make):
+    axes = {"train.batch_size": {"4": {"train.batch_size": 4}, "12": {}}, "0": {"short": {"train.steps": 9}}}
+    matrix = {"reason": "{0} {{in}} {train.batch_size}s", "name": "b{train.batch_size}_{0}", "axes": axes}
+    found = make(matrix=matrix, baseline="b12_short", arms={}).arms
+    assert {name: each.reason for name, each in found.items()} == {
+        "b4_short": "short {in} 4s",
+        "b12_short": "short {in} 12s",
+    }
 
 
 @pytest.mark.parametrize("case", MATRICES)

@@ -10,9 +10,13 @@ import pytest
 from tests.matrix.toy import Repository, record
 
 from assay.__main__ import main
+from assay.machine import MachineConfig
+from assay.matrix.arms import resolve
+from assay.matrix.forecast.forecast import forecast
 from assay.matrix.standing import study_status
 from assay.matrix.submission import read_submission, write_submission
-from assay.matrix.submit import cancel, open_study, submit
+from assay.matrix.submit import cancel, decide, open_study, submit
+from assay.reports.gather import gather
 from assay.runs.diagnose import Diagnosis
 from assay.runs.record import Resources
 from assay.runs.store import RunFolder
@@ -58,7 +62,8 @@ def test_a_folder_advises_to_submit_what_was_submitted_and_never_to_run_it_in_th
     found = below()
     assert not any("assay exec" in each["action"] or "dvc repro" in each["action"] for each in found.values())
     assert found["slow", "0"]["action"].startswith("assay submit study.yaml --only slow  # after correcting")
-    assert found["broken", "0"]["action"].startswith("assay submit study.yaml --only broken --again")
+    assert found["broken", "0"]["action"].startswith("assay submit study.yaml --only broken --again  # after changing")
+    assert found["broken", "0"]["action"].endswith("; if the arm changes, mv runs/toy/broken/0 aside first")
     assert (found["slow", "1"]["state"], found["slow", "1"]["action"]) == (
         "partial",
         "assay submit study.yaml --only slow",
@@ -131,6 +136,34 @@ def test_a_run_of_other_parameters_is_changed_and_not_complete(repository, sched
     assert shlex.split(step, comments=True) == ["mv", str(run), f"{run}.old"]
 
 
+def test_a_run_stays_complete_where_only_keys_change_that_cannot_change_a_result(repository, scheduler):
+    submit(open_study(repository.study, None), scheduler)
+    scheduler.end_all()
+    for arm in ("slow", "fast", "broken"):
+        for seed in (0, 1):
+            complete(repository.run(arm, seed))
+    repository.change_study("arms:\n", "base: {train.device: cuda, data.path: elsewhere}\narms:\n")
+    assert {each.state for each in of_study(repository).values()} == {"complete"}
+    planned = forecast(repository.study, resolve(repository.study), MachineConfig())
+    assert (planned.missing, planned.changed) == (0, ())
+    assert gather(repository.study).warnings == []
+    repository.commit()
+    assert {each.what for each in decide(open_study(repository.study, None), scheduler)} == {"complete"}
+    repository.change_study("lr: 0.5", "lr: 0.25")
+    (evidence,) = of_study(repository)["fast", "0"].evidence
+    assert evidence == "run.json:params: complete with train.optimizer.lr=0.5 (now 0.25)"
+    assert of_study(repository)["slow", "0"].state == "complete"
+
+
+def test_a_study_of_a_package_that_there_is_not_is_refused_in_one_line(repository, scheduler, capsys):
+    submit(open_study(repository.study, "fast"), scheduler)
+    complete(repository.run("fast", 0))
+    repository.change_study("study: asl", "study: als")
+    assert main(["status", str(repository.study)]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"assay: {repository.study}: study: got als; allowed: one of asl, ")
+
+
 def test_a_run_of_other_parameters_that_is_queued_again_or_runs_is_not_called_changed(repository):
     with claimed(repository.folder / POOL):
         submit(open_study(repository.study, "fast"), Local(repository.folder / POOL))
@@ -157,3 +190,17 @@ def test_the_study_file_is_named_as_one_would_give_it_from_here(repository, sche
     os.chdir(tmp_path_factory.mktemp("elsewhere"))
     (action, *_) = {each["action"] for each in below(repository.folder / "runs").values()}
     assert action == f"assay submit {repository.study} --only slow"
+
+
+def test_what_is_advised_goes_to_the_machine_that_the_runs_were_submitted_to_and_names_the_same_arms(
+    repository, scheduler, capsys
+):
+    machine = repository.folder / "my machine.yaml"
+    machine.write_text("scheduler: local\n")
+    submit(open_study(repository.study, "slow", machine), scheduler)
+    scheduler.end_all()
+    record(repository.run("slow", 0), code=1, stage=FAULT)
+    assert main(["status", "study.yaml", "--only", "sl*"]) == 0
+    shown = capsys.readouterr().out
+    assert "-> assay submit study.yaml --only slow --machine 'my machine.yaml'  # after correcting" in shown
+    assert shown.splitlines()[-1] == "-> assay submit study.yaml --only 'sl*' --machine 'my machine.yaml'"

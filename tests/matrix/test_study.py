@@ -84,7 +84,8 @@ def test_a_hypothesis_may_compare_with_a_number(file):
 MISTAKES = {
     "baseline": ("baseline: plain", "baseline: plian", "baseline: got plian; allowed: one of plain, wide, wider; did"),
     "study": ("study: asl", "study: als", "study: got als; allowed: one of asl, burgers"),
-    "name": ("name: small", "name: very small", "name: got 'very small'; allowed: letters, digits and"),
+    "name": ("name: small", "name: very small", "name: got 'very small'; allowed: A-Z, a-z, digits and _ + ="),
+    "letter": ("name: small", "name: größe", "name: got 'größe'; allowed: A-Z, a-z, digits and _ + = - . inside"),
     "pipeline": ("pipeline: dvc.yaml", "pipeline: none.yaml", "pipeline: got none.yaml; allowed: a dvc.yaml, relative"),
     "unknown key": (
         "reason: more",
@@ -174,12 +175,12 @@ MISTAKES = {
     "arm that is no folder": (
         "  wider: {",
         "  ../wide: {",
-        "arms.../wide: got '../wide'; allowed: letters, digits and",
+        "arms.../wide: got '../wide'; allowed: A-Z, a-z, digits and",
     ),
     "arm that is a number": (
         "  wider: {",
         "  7: {",
-        "arms.7: got 7; allowed: letters, digits and _ + = - . inside, in",
+        "arms.7: got 7; allowed: A-Z, a-z, digits and _ + = - . inside, in",
     ),
     "missing key": (
         "model.hidden_sizes",
@@ -241,6 +242,33 @@ def test_a_mistake_is_refused_with_its_key(case, file):
 def test_a_missing_file_is_refused(tmp_path):
     with pytest.raises(ConfigError, match=r"none\.yaml: no such file; give the path of a study file"):
         resolve(tmp_path / "none.yaml")
+
+
+def test_a_folder_is_told_from_no_file_and_its_study_files_are_named(file):
+    folder = file.parent / "above" / "study"
+    folder.mkdir(parents=True)
+    for name in ("dvc.yaml", "params.yaml"):
+        shutil.copy(file.parent / name, folder)
+    study = file.rename(folder / file.name)
+    for given in (folder, folder.parent):
+        with pytest.raises(ConfigError, match=f"^{given}: got a folder; allowed: a study file; give {study}$"):
+            resolve(given)
+    study.unlink()
+    with pytest.raises(ConfigError, match=f"^{folder}: got a folder; allowed: a study file; there is none in it$"):
+        read_study(folder)
+
+
+def test_an_empty_study_file_is_said_to_be_empty(file):
+    file.write_text("")
+    with pytest.raises(ConfigError, match=r"study\.yaml: is empty; allowed: a mapping of sections; fill it"):
+        resolve(file)
+
+
+def test_a_study_without_arms_is_told_to_get_some(file):
+    """Its baseline and its hypotheses, which name arms, are not refused as well."""
+    text = file.read_text()
+    file.write_text(text[: text.index("arms:")] + text[text.index("matrix:") :])
+    assert refusals(file) == ["arms: got none; allowed: one or more arms; add arms or matrix"]
 
 
 def test_a_nearest_key_is_named_wherever_it_lies(file):

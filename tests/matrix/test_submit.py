@@ -412,6 +412,18 @@ def test_uncommitted_code_is_refused_but_the_study_file_may_differ(repository):
         open_study(repository.study, None)
 
 
+def test_a_report_that_was_committed_and_written_anew_keeps_no_run_from_being_submitted(repository, scheduler):
+    for name in ("report.md", "code.py"):
+        (repository.folder / "reports/toy").mkdir(parents=True, exist_ok=True)
+        (repository.folder / "reports/toy" / name).write_text("one")
+    repository.commit()
+    (repository.folder / "reports/toy/report.md").write_text("two")
+    assert len(give(repository, scheduler)) == len(ALL)
+    (repository.folder / "reports/toy/code.py").write_text("two")
+    with pytest.raises(UserError, match=r"got uncommitted changes in reports/toy/code\.py;"):
+        give(repository, scheduler)
+
+
 def test_a_pipeline_that_is_not_committed_is_refused(repository):
     repository.git("rm", "--quiet", "--cached", "dvc.yaml")
     repository.git("commit", "--quiet", "--message", "forgotten")

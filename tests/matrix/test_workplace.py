@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -20,6 +21,7 @@ from assay.matrix.queued import take_over
 from assay.matrix.submission import CLONES, read_submission
 from assay.matrix.submit import open_study, submit
 from assay.matrix.workplace import main, prepare
+from assay.runs.guardian import FORWARDED
 from assay.runs.status import collect
 
 
@@ -124,6 +126,30 @@ def test_what_dvc_had_queued_runs_with_its_values_when_it_is_submitted_again_aft
     assert json.loads((made.folder / "runs/toy/queued/by-hand/metrics.json").read_text())["validate/error"] == 0.75
 
 
+def test_of_two_entries_of_one_name_each_runs_with_its_own_values_though_the_first_s_clone_was_kept(tmp_path):
+    made = Repository(tmp_path)
+    queue = ("exp", "run", "--quiet", "--queue", "--name", "by-hand", "--set-param")
+    dvc(made, *queue, "train.optimizer.lr=2.0")  # with which the stage fails
+    take_over(open_study(made.study, "fast"), Inline(), dry_run=False)
+    assert "lr: 2.0" in (clone(made, "by-hand") / "params.yaml").read_text()
+    dvc(made, *queue, "train.optimizer.lr=0.75")
+    take_over(open_study(made.study, "fast"), Inline(), dry_run=False)
+    assert experiments(made)["by-hand"]["train.optimizer.lr"] == "0.75"
+
+
+def test_a_job_that_is_asked_to_end_before_its_run_has_begun_leaves_the_rest_of_the_chain(tmp_path, monkeypatch):
+    made = Repository(tmp_path)
+    submit(open_study(made.study, "slow"), Commanded())
+    monkeypatch.setattr("assay.matrix.workplace.prepare", lambda _: os.kill(os.getpid(), signal.SIGTERM))
+    before = {number: signal.getsignal(number) for number in FORWARDED}
+    try:
+        assert main(made.run("slow", 0)) == 75
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    assert not (made.run("slow", 0) / "attempts").exists()
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR2])
 def test_a_job_that_is_asked_to_end_waits_for_its_run_to_save_whatever_the_signal(tmp_path, number):
     made = Repository(tmp_path / "study")
@@ -157,6 +183,20 @@ def test_a_clone_that_was_cut_off_before_it_had_its_data_is_made_anew(tmp_path, 
         prepare(submission)
     prepare(submission)
     assert (submission.clone / "data.txt").read_text() == "data"
+
+
+def test_parameters_may_have_numbers_for_keys_which_a_record_has_as_text(tmp_path):
+    made = Repository(tmp_path / "study")
+    submit(open_study(made.study, "slow"), Commanded())
+    submission = read_submission(made.run("slow", 0))
+    params = made.folder / "params.yaml"
+    params.write_text(f"{params.read_text()}labels: {{0: background, 1: tumour}}\n")
+    planned = {**submission.params, "labels": {"0": "background", "1": "tumour"}}
+    told = replace(submission, commit=made.commit(), params=planned)
+    prepare(told)
+    (told.clone / "kept").touch()
+    prepare(told)
+    assert (told.clone / "kept").exists()
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ import pytest
 from tests.reports.records import HOSTILE, METRIC, NULL, make_run, make_study, rate
 
 from assay.__main__ import main
-from assay.errors import DataError
+from assay.errors import ConfigError, DataError
 from assay.matrix.verdicts.registration import register, rules_of
 from assay.reports.canvas import broken
 from assay.reports.details import changes, tail
@@ -35,6 +35,15 @@ def rows(path: Path) -> list[dict[str, str]]:
 @pytest.fixture
 def small(tmp_path) -> Path:
     return make_study(tmp_path / "small", 3, 2)
+
+
+def test_a_file_where_the_folder_would_be_is_left_alone_and_named(small, tmp_path):
+    file = tmp_path / "dvc.yaml"
+    file.write_text("stages: {}\n")
+    for out in (file, file / "below"):
+        with pytest.raises(ConfigError, match=f"^{out}: is a file, or below one; allowed: a folder; .* --out$"):
+            write(small, out)
+    assert file.read_text() == "stages: {}\n"
 
 
 def test_every_file_is_there(written):

@@ -315,6 +315,14 @@ def test_a_holder_whose_process_is_gone_is_lost_at_once(case):
         assert case(attempt(holder=holder, ended=None, code=None, heartbeat=NOW - 1)).state == state
 
 
+@pytest.mark.parametrize("word", ["TIMEOUT", "NODE_FAIL", "CANCELLED by 1000", "COMPLETED"])
+def test_a_process_that_is_seen_here_runs_whatever_was_said_of_the_job_before_it(case, word):
+    from assay.runs.store import this_process
+
+    by_hand = attempt(holder=this_process(), ended=None, code=None, heartbeat=NOW - 1)
+    assert case(by_hand, scheduler={"State": word}).state == "running"
+
+
 def test_nothing_recorded_is_queued_and_can_be_begun(case):
     found = case()
     assert (found.state, found.attempts, found.node) == ("queued", 0, None)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -48,6 +49,22 @@ def test_output_is_passed_on_with_its_time_and_kept(supervised):
     lines = supervised.log().splitlines()
     assert sorted(line.split("Z ", 1)[1] for line in lines) == ["end", "err", "out"]
     assert all(line.startswith(time.strftime("%Y-")) for line in lines)
+
+
+def test_a_command_that_is_nobodys_run_ends_with_the_place_of_its_record(supervised):
+    process = subprocess.run(
+        [PYTHON, "-m", "assay", "exec", "--", "sh", "-c", "echo out; exit 3"],
+        cwd=supervised.folder,
+        env=supervised.environment,
+        capture_output=True,
+        text=True,
+    )
+    assert process.returncode == 3
+    assert process.stdout.endswith("out\n") and process.stdout.count("\n") == 1
+    found = re.search(r"assay: the record is in (\.assay/runs/exec/\d{8}-\d{6}/\d+)\n$", process.stderr)
+    assert (supervised.folder / found[1] / "attempts/0001.json").is_file()
+    assert (supervised.folder / found[1] / "logs/0001.log").read_text().count("\n") == 1
+    assert "the record is in" not in supervised.run(command=["true"])[1]
 
 
 def test_a_program_that_does_not_exist_is_one_line(supervised):
@@ -132,6 +149,29 @@ def test_a_second_signal_ends_at_once(supervised):
     time.sleep(1.2)
     process.terminate()
     assert process.wait(10) == 143
+    assert supervised.ended()
+
+
+SAVES_FOR_LONG = "trap 'sleep 2; echo saved; exit 3' INT; trap '' TERM; echo ready; while :; do sleep 0.1; done"
+
+
+@pytest.mark.parametrize(
+    ("job", "second", "code"),
+    [
+        ("101", signal.SIGTERM, 3),  # LSF sends SIGINT, then SIGTERM: the command goes on saving
+        ("101", signal.SIGINT, 130),
+        (None, signal.SIGTERM, 143),
+    ],
+)
+def test_another_signal_in_a_job_of_lsf_is_no_second_request_but_the_same_again_is(supervised, job, second, code):
+    supervised.environment |= {} if job is None else {"LSB_JOBID": job}
+    process = supervised.start("--grace", "20", command=["sh", "-c", SAVES_FOR_LONG])
+    supervised.wait_for("ready")
+    process.send_signal(signal.SIGINT)
+    supervised.wait_for("asking the command to stop")
+    time.sleep(1.2)
+    process.send_signal(second)
+    assert process.wait(10) == code
     assert supervised.ended()
 
 

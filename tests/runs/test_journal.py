@@ -4,6 +4,7 @@ import json
 import os
 import signal
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -163,8 +164,10 @@ def test_a_name_that_is_no_text_is_said_all_the_same(capfd):
 
 def test_facts_are_recorded_without_secrets_and_durations_that_are_none(journal):
     facts = {"api_key": "hunter2", "rate": float("nan")}
-    journal.change(stages=[Stage(study="", stage="x", started=1.0, facts=facts, seconds={"a": [float("nan"), 1.0]})])
+    told = Stage(study="", stage="x", started=1.0, facts=facts, seconds={"a": [float("nan"), 1.0]})
+    journal.change(stages=[replace(told, error="got 401 from https://bob:hunter2@data.org/v1?api_key=hunter2")])
     journal.end(0)
     (stage,) = recorded(journal).stages
+    assert "got 401 from https://" in stage.error and "hunter2" not in stage.error
     assert (stage.facts, stage.seconds) == ({"api_key": "***", "rate": None}, {"a": [1.0]})
     assert "NaN" not in json.dumps(stage.facts)

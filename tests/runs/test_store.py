@@ -275,6 +275,15 @@ def test_files_say_null_where_a_number_is_none(folder):
     assert folder.read().attempts[0].stages[0].facts == {"x": [None]}
 
 
+def test_a_file_is_no_folder_of_a_run(tmp_path):
+    file = tmp_path / "study.yaml"
+    file.write_text("")
+    told = f"^{file}: got a file; allowed: a run's folder; give one, e.g. runs/asl/baseline/0$"
+    for give in (RunFolder(file).read, lambda: RunFolder(file).begin(attempt())):
+        with pytest.raises(DataError, match=told):
+            give()
+
+
 def test_a_log_takes_any_text(folder):
     folder.append_log(2, "first\n")
     folder.append_log(2, "päivää \udcff\n")
@@ -298,7 +307,13 @@ class TestReading:
         (folder.path / "attempts" / ".0002.json.4711.tmp").write_text("{")
         assert folder.read().attempts == [begun]
 
-    @pytest.mark.parametrize("content", ["", "{", "[" * 100_000, "\x00"])
+    @pytest.mark.parametrize("content", ["", "\x00\x00"])
+    def test_a_file_that_a_crash_has_emptied_was_never_written(self, folder, content):
+        folder.write_run(Run(study="a", arm="b", seed="c", stages=["train"]))
+        (folder.path / "run.json").write_text(content)
+        assert folder.read().run.stages == []
+
+    @pytest.mark.parametrize("content", ["{", "[" * 100_000, "{\x00"])
     def test_damaged_json_is_refused_by_name(self, folder, content):
         folder.write_run(Run(study="a", arm="b", seed="c"))
         (folder.path / "run.json").write_text(content)

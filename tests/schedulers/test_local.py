@@ -119,8 +119,17 @@ def test_what_a_killed_pool_had_queued_is_run_by_the_next_one(pool_process, tmp_
     os.kill(pool_process(), signal.SIGKILL)
     wait_until(lambda: not pool.has_pool())
     assert pool.states([queued]) == {queued: "QUEUED"}
-    pool.wake()
+    assert list(pool.submit_all([])) == []
     wait_until((tmp_path / "ran").exists)
+
+
+def test_a_submission_of_nothing_starts_no_pool_where_nothing_is_queued(pool, tmp_path):
+    assert list(pool.submit_all([])) == []
+    assert not pool.folder.exists()
+    job_id = pool.submit(job(tmp_path, "pass"))
+    wait_until(lambda: pool.states([job_id]) == {job_id: "EXIT 0"} and not pool.has_pool())
+    assert list(pool.submit_all([])) == []
+    assert not pool.has_pool()
 
 
 def test_a_job_that_always_ends_with_75_at_once_is_given_up(pool, tmp_path):
@@ -242,7 +251,7 @@ def test_the_gpus_of_a_job_that_outlives_its_pool_are_taken(two_gpus, tmp_path):
     again.running["000002"].process.wait()
 
 
-def test_more_gpus_than_there_are_is_refused_and_nothing_is_queued(two_gpus, tmp_path):
+def test_more_gpus_than_there_are_is_refused_and_nothing_is_queued(two_gpus, tmp_path, monkeypatch):
     pool, wanted = Local(tmp_path / "pool"), with_gpus(tmp_path, "job", 3)
     with pytest.raises(
         SchedulerError, match=r"resources.gpus: got 3; allowed: <= 2, the GPUs that this computer shows"
@@ -250,6 +259,9 @@ def test_more_gpus_than_there_are_is_refused_and_nothing_is_queued(two_gpus, tmp
         pool.submit(wanted)
     assert not list(tmp_path.glob("pool/*.json"))
     assert "CUDA_VISIBLE_DEVICES: 3 of this computer" in pool.render(wanted)
+    monkeypatch.setattr("assay.schedulers.local.visible_gpus", list)
+    allowed = "allowed: 0, as no GPU was found here; lower it, or see what nvidia-smi says"
+    assert pool.unavailable(wanted) == [f"resources.gpus: got 3; {allowed}"]
     elsewhere = Local(tmp_path / "pool", gives_gpus=False)
     assert elsewhere.unavailable(wanted) == [] and "of this computer" not in elsewhere.render(wanted)
 

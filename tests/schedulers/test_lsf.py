@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from assay.errors import SchedulerError
+from assay.machine import OURS
 from assay.schedulers import Job
 from assay.schedulers.config import LsfConfig, ResourcesConfig
 from assay.schedulers.lsf import MEANINGS, Lsf
@@ -59,6 +60,12 @@ def test_a_job_asks_for_what_the_machine_file_says(tmp_path, job):
         '-wa "USR1"',
         "-sp 10",
     }
+
+
+def test_no_option_that_a_job_is_given_may_be_given_again_but_what_it_needs_which_lsf_joins(tmp_path, job):
+    asked = ResourcesConfig(memory=1.0, gpus=1)
+    text = Lsf(tmp_path, LsfConfig(queue="normal", project="lab")).render(job(resources=asked, wall_limit=600.0))
+    assert {option.partition(" ")[0] for option in told(text)} <= {*OURS["lsf"], "-R"}
 
 
 def test_the_kind_of_gpu_is_its_model(tmp_path, job):

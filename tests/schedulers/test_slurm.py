@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from assay.errors import SchedulerError
+from assay.machine import OURS
 from assay.schedulers import Job
 from assay.schedulers.client import SilentError
 from assay.schedulers.config import ResourcesConfig, SlurmConfig
@@ -96,6 +97,16 @@ def test_a_job_asks_for_what_the_machine_file_says(tmp_path, job):
         '--constraint="a&b"',
         "--exclude=n7,n9",
     }
+
+
+def test_no_option_that_a_job_is_given_may_be_given_again_in_the_machine_file(tmp_path, job):
+    config = SlurmConfig(partition="main", account="lab", qos="high", constraint="a&b", exclude=("n7",))
+    asked = ResourcesConfig(memory=1.0, gpus=1)
+    names = {
+        option.partition("=")[0]
+        for option in told(Slurm(tmp_path, config), job(resources=asked, wall_limit=600.0, attempts=2))
+    }
+    assert names == set(OURS["slurm"])
 
 
 def test_what_is_not_asked_for_is_left_to_the_cluster(slurm, job):

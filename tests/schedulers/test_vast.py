@@ -97,7 +97,9 @@ def test_where_no_offer_will_do_nothing_is_rented_and_what_to_change_is_said(des
     assert "none of 0 offers for $0.1 an hour could be had" in scheduler.states([job_id])[job_id]
     job = desk.job(scheduler, "true")
     assert "raise vast.max_price, or lower vast.reliability" in scheduler.unavailable(job)[0]
-    assert "pip install vastai" in desk.scheduler(client="vastai-that-is-not-there").unavailable(job)[0]
+    (absent,) = desk.scheduler(client="vastai-that-is-not-there").unavailable(job)
+    assert "pip install vastai in an environment of its own" in absent
+    assert absent.endswith("name its program in vast.client of the machine file, or with assay stop --client")
     assert desk.scheduler().unavailable(job) == []
     assert world.ever == []
 

@@ -11,7 +11,7 @@ The docstring below a field is its help text and carries the unit. A constraint 
 import dataclasses
 import math
 import types
-from collections.abc import Iterator, Mapping
+from collections.abc import Hashable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from types import MappingProxyType
@@ -53,6 +53,13 @@ class Bounds:
 @dataclass(frozen=True)
 class Incidental:
     """Marks a field that cannot change a result (a path, a device), so it stays out of a run's identity."""
+
+
+@dataclass(frozen=True)
+class Before:
+    """Marks a later field: `value` is what runs did before there was this key; never edited once released."""
+
+    value: Hashable
 
 
 @dataclass(frozen=True)
@@ -101,6 +108,14 @@ def is_incidental(hint: Any) -> bool:
     base, extra = marks(hint)
     below = (is_incidental(option) for option in alternatives(base) if option is not base)
     return Incidental() in extra or any(below)
+
+
+@cache
+def before(hint: Any) -> Before | None:
+    """The `Before` mark of a field's type, its own or that of a member of its union."""
+    base, extra = marks(hint)
+    below = (before(option) for option in alternatives(base) if option is not base)
+    return next((mark for mark in (*extra, *below) if isinstance(mark, Before)), None)
 
 
 def section_class(hint: Any) -> type | None:

@@ -53,6 +53,7 @@ def read(path: Path, remedy: str = "give the path of an existing file") -> dict[
         ConfigError: there is none, it cannot be read, is not valid YAML or no mapping, or a value contains itself.
     """
     from ruamel.yaml import YAML
+    from ruamel.yaml.constructor import DuplicateKeyError
     from ruamel.yaml.error import YAMLError
 
     try:
@@ -61,9 +62,14 @@ def read(path: Path, remedy: str = "give the path of an existing file") -> dict[
         raise ConfigError(f"{path}: no such file; {remedy}") from None
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: cannot be read ({error}); give a YAML text file") from None
+    except DuplicateKeyError as error:
+        what = f"line {error.problem_mark.line + 1}: {error.problem.partition(' with value ')[0]}"
+        raise ConfigError(f"{path}: not valid YAML ({what}); allowed: each key once; drop one") from None
     except (YAMLError, ValueError, RecursionError) as error:
         reason = " ".join(str(error).split()[:40])
         raise ConfigError(f"{path}: not valid YAML ({reason}); correct the file") from None
+    if data is None:
+        raise ConfigError(f"{path}: is empty; allowed: a mapping of sections; fill it, or give another file")
     if not isinstance(data, dict):
         raise ConfigError(f"{path}: got {type(data).__name__}; allowed: a mapping of sections; correct the file")
     for key, value in data.items():

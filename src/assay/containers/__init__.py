@@ -1,7 +1,7 @@
 """Containers: what a command runs in, chosen apart from who schedules it; open it to add another kind.
 
     container = container_of(machine.container)
-    container.unavailable()                                       # reasons with their fix; empty: it can be used here
+    container.unavailable(repository)                             # reasons with their fix; empty: it can be used here
     container.wrap([container.python, "-m", "assay", ...], folder=repository, gpus=1)
 
 What runs inside sees the repository, under its own path, and the paths that are bound; of the environment it gets what
@@ -69,8 +69,8 @@ class Container(Protocol):
         """
         ...
 
-    def unavailable(self) -> list[str]:
-        """Why it cannot be used here, each reason with its fix; empty if it can."""
+    def unavailable(self, folder: Path) -> list[str]:
+        """Why jobs of the repository `folder` cannot use it here, each reason with its fix; empty: they can."""
         ...
 
 
@@ -92,6 +92,18 @@ def container_of(config: ContainerConfig) -> Container:
         raise ConfigError(f"container.image: got null with kind {config.kind}; allowed: {allowed}; {fix}")
     binds = tuple(parse_bind(text) for text in config.binds)
     return Docker(config, binds) if config.kind == "docker" else Apptainer(config, binds)
+
+
+def refuse_missing_image(config: ContainerConfig, repository: Path) -> None:
+    """An image in the repository is there before jobs that need it wait; at another path it may be the nodes' alone.
+
+    Raises:
+        DataError: it is not there.
+    """
+    from assay.containers.apptainer import refuse_no_image
+
+    if config.kind == "apptainer" and config.image and not Path(config.image).is_absolute():
+        refuse_no_image(repository / config.image)
 
 
 def parse_bind(text: str) -> Bind:

@@ -66,13 +66,13 @@ class Apptainer:
             *([] if self.config.network else ["--net", "--network", "none"]),
             *(["--nv"] if gpus else []),
             *(word for bind in [repository, *self.binds, *binds] for word in ("--mount", mount(bind))),
-            *("--pwd", str(folder), str(Path(str(self.config.image)).absolute()), *command),
+            *("--pwd", str(folder), str(folder / str(self.config.image)), *command),
         ]
 
-    def unavailable(self) -> list[str]:
+    def unavailable(self, folder: Path) -> list[str]:
         """No program, no image, or an image that does not start here."""
         try:
-            image = Path(str(self.config.image)).absolute()
+            image = folder / str(self.config.image)
             refuse_no_image(image)
             reason = probe([program(), "exec", *ALONE, str(image), PYTHON, "-c", "pass"])
         except AssayError as error:

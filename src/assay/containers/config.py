@@ -13,7 +13,7 @@ class ContainerConfig:
     kind: Literal["none", "docker", "apptainer"] = "none"
     """What runs the image; none: jobs run in the environment that submits them."""
     image: str | None = None
-    """The name of a Docker image, or the path of a SIF."""
+    """The name of a Docker image, or the path of a SIF, from the repository's folder."""
     binds: tuple[str, ...] = ()
     """More paths of the host, `HOST:INSIDE`, read-only; `HOST:INSIDE:rw` may be written."""
     network: bool = False

@@ -58,7 +58,7 @@ class Docker:
             *("--", *command),
         ]
 
-    def unavailable(self) -> list[str]:
+    def unavailable(self, folder: Path) -> list[str]:
         """No SDK, no daemon that answers, or no such image there."""
         from assay.containers.daemon import connect, find_image
 

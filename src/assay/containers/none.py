@@ -26,6 +26,6 @@ class NoContainer:
         """The command as it is."""
         return list(command)
 
-    def unavailable(self) -> list[str]:
+    def unavailable(self, folder: Path) -> list[str]:
         """It can always be used."""
         return []

@@ -25,7 +25,7 @@ from torch import Tensor
 
 from assay import progress
 from assay.errors import CheckpointError
-from assay.files import write_bytes
+from assay.files import NO_LOCKS, write_bytes
 
 CHECKPOINTS = "ASSAY_CHECKPOINTS"
 """Environment variable naming the root of the checkpoint folders; `.assay/checkpoints` if unset."""
@@ -38,8 +38,6 @@ HEADER = "assay"
 LOCK = "lock"
 COMPLETE = "complete"
 """Marks the folder of a run whose model has been written."""
-NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
-"""What a file system without locks answers: NFS 3 with `nolock` or no lock daemon, Lustre without `flock`."""
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], document: Mapping[str, Any]) -> None:

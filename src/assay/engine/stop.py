@@ -20,10 +20,14 @@ SAME_SIGNAL_S = 1.0
 
 
 class StopRequest:
-    """Within its context the first SIGTERM, SIGINT or SIGUSR1 asks the loop to stop; a second one ends at once."""
+    """Within its context the first SIGTERM, SIGINT or SIGUSR1 asks the loop to stop; a second one ends at once.
+
+    In a job of LSF only the same one again does: by itself bkill sends SIGINT, and SIGTERM ten seconds later.
+    """
 
     def __init__(self) -> None:
-        self._signalled = self._short = False
+        self._signals: set[int] = set()
+        self._short = False
         self._same_until = 0.0
         self._previous: dict[signal.Signals, object] = {}
 
@@ -41,7 +45,7 @@ class StopRequest:
     @property
     def requested(self) -> bool:
         """Whether a signal has come or the supervisor has asked; cheap enough to be read every step."""
-        return self._signalled or self._short or progress.stop_requested()
+        return bool(self._signals) or self._short or progress.stop_requested()
 
     def before(self, seconds: float) -> bool:
         """Whether to stop rather than begin what takes `seconds`: asked to, or the job's limit would come first."""
@@ -51,8 +55,9 @@ class StopRequest:
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
         now = time.monotonic()
-        if self._signalled and now >= self._same_until:
+        again = number in self._signals if "LSB_JOBID" in os.environ else bool(self._signals)
+        if again and now >= self._same_until:
             raise SystemExit(128 + number)
-        if not self._signalled and "RANK" in os.environ:
+        if not self._signals and "RANK" in os.environ:
             self._same_until = now + SAME_SIGNAL_S
-        self._signalled = True
+        self._signals.add(number)

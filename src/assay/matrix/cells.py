@@ -8,15 +8,20 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from assay.config.fields import Problem
 from assay.config.load import assign
-from assay.errors import DataError
-from assay.matrix.submission import was_queued
+from assay.config.recorded import completed, deciding_part
+from assay.errors import ConfigError, DataError
+from assay.matrix.expand import nearest
+from assay.matrix.study import StudyConfig
+from assay.matrix.submission import machine_option, read_submission, was_queued
 from assay.runs.advice import command
 from assay.runs.diagnose import Diagnosis
 from assay.runs.provenance import masked_facts
 from assay.runs.record import Attempt, Stage
 from assay.runs.status import collect
 from assay.runs.store import RunFolder, RunRecord
+from assay.studies import study_config, study_names
 
 METRICS = "metrics.json"
 STACK = "stack.json"
@@ -86,9 +91,27 @@ def diagnosed(folder: Path, words: Mapping[Path, Mapping[str, str]] | None = Non
     return {(each.arm, each.seed): each for each in found if each.study == folder.name}
 
 
-def changed(params: Mapping[str, Any] | None, now: Mapping[str, Any]) -> str:
-    """Parameters on a run's record that are not those of now, as `key=old (now new)`; empty: none."""
-    return "" if params is None or params == now else _changes(params, recordable(now))
+def changed(params: Mapping[str, Any] | None, now: Mapping[str, Any], config_class: type) -> str:
+    """Parameters on a run's record that can change a result and are not those of now, as `key=old (now new)`.
+
+    Empty: none. config_class: says what a key is and what runs did before there was it.
+    """
+    if params is None or params == now:
+        return ""
+    old, new = (recordable(deciding_part(config_class, completed(config_class, each))) for each in (params, now))
+    return _changes(old, new)
+
+
+def params_class(path: Path, study: StudyConfig) -> type:
+    """The class of the parameters of a study file's package.
+
+    Raises:
+        ConfigError: there is no such package.
+    """
+    if study.study not in study_names():
+        raise ConfigError(f"{path}: {Problem('study', study.study, *nearest(study.study, study_names()))}")
+    found: type = study_config(study.study).Params
+    return found
 
 
 def planned(data: Mapping[str, Any], arms: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
@@ -129,13 +152,15 @@ def _changes(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -
 
 def advice(action: str, run: Path, study: Path, cause: str | None) -> str:
     """What to do about a run, as a command that names its study: its own, given by hand, would run outside a clone."""
-    return action.replace(command(RunFolder(run).read()), submit_step(run, study, cause))
+    step = action.replace(command(RunFolder(run).read()), submit_step(run, study, cause))
+    return f"{step}; if the arm changes, mv {shlex.quote(str(run))} aside first" if cause == "NaN" else step
 
 
 def submit_step(run: Path, study: Path, cause: str | None) -> str:
     """The command that submits a run again."""
     which = "--queued" if was_queued(run) else f"--only {shlex.quote(run.absolute().parent.name)}"
-    return f"assay submit {shlex.quote(str(study))} {which}{' --again' if cause == 'NaN' else ''}"
+    again = " --again" if cause == "NaN" else ""
+    return f"assay submit {shlex.quote(str(study))} {which}{machine_option(read_submission(run))}{again}"
 
 
 def _facts(folder: Path) -> dict[str, Any]:

@@ -12,7 +12,9 @@ from assay.config.fields import Problem
 from assay.matrix.study import ArmConfig, MatrixConfig, Overrides, StudyConfig
 
 NAME = re.compile(r"\w[\w+=-]*(\.[\w+=-]+)*", re.ASCII)
+LETTERS = "A-Z, a-z, digits and _ + = - . inside"
 SHOWN = 12  # names in a refusal
+SYNTAX = "{}[]:!"  # what a template says of a field beside its name
 
 
 @dataclass(frozen=True)
@@ -95,7 +97,7 @@ def nearest(given: object, names: Iterable[str]) -> tuple[str, str]:
 def _bad_names(names: Iterable[object]) -> Iterator[Problem]:
     for name in names:
         if not is_name(name):
-            yield Problem(f"arms.{name}", repr(name), "letters, digits and _ + = - . inside, in quotes if all digits")
+            yield Problem(f"arms.{name}", repr(name), f"{LETTERS}, in quotes if all digits")
 
 
 def is_name(name: object) -> bool:
@@ -114,16 +116,22 @@ def _product(matrix: MatrixConfig, problems: list[Problem]) -> dict[str, ArmConf
         combination = dict(zip(matrix.axes, values, strict=True))
         if any(excludes(pattern, combination) for pattern in matrix.exclude):
             continue
-        name = matrix.name.format_map(combination)
+        name = filled(matrix.name, combination)
         if name in arms:
             problems.append(Problem("matrix.name", matrix.name, "a name for each", f"it makes {name} more than once"))
             return {}
         overrides = [matrix.axes[axis][value] for axis, value in combination.items()]
         arms[name] = ArmConfig(
-            reason=matrix.reason.format_map(combination),
+            reason=filled(matrix.reason, combination),
             set={key: value for part in overrides for key, value in part.items()},
         )
     return arms
+
+
+def filled(template: str, combination: Mapping[str, str]) -> str:
+    """With the names of values for those of axes, which may look like a field's attribute or place."""
+    parts = Formatter().parse(template)
+    return "".join(text + ("" if axis is None else combination[axis]) for text, axis, _, _ in parts)
 
 
 def excludes(pattern: Mapping[str, str], combination: Mapping[str, str]) -> bool:
@@ -135,6 +143,11 @@ def _matrix_problems(matrix: MatrixConfig) -> Iterator[Problem]:
     if not matrix.axes:
         if matrix != MatrixConfig():
             yield Problem("matrix.axes", "none", "one or more axes", "write matrix: null for no matrix")
+        return
+    unnamed = [str(axis) for axis in matrix.axes if not isinstance(axis, str) or set(axis) & set(SYNTAX)]
+    if unnamed:
+        remedy = "rename it, or put a number in quotes"
+        yield Problem("matrix.axes", ", ".join(unnamed), f"text without {SYNTAX} as the name of an axis", remedy)
         return
     odd = [f"{axis}.{value}" for axis, values in matrix.axes.items() for value in values if not isinstance(value, str)]
     if odd:

@@ -6,10 +6,12 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from assay.errors import DataError, UserError
-from assay.matrix.submission import REGISTERED
+from assay.matrix.submission import REGISTERED, REPORTS
 
 NOBODY = {f"GIT_{role}_{part}": "assay@localhost" for role in ("AUTHOR", "COMMITTER") for part in ("NAME", "EMAIL")}
 SHOWN = 5
+REPORTED = frozenset({".md", ".html", ".csv", ".json", ".png"})
+"""Kinds of files in a report."""
 
 
 def git(folder: Path, *arguments: str) -> str:
@@ -44,6 +46,17 @@ def repository(folder: Path) -> Path:
     return root
 
 
+def refuse_without_dvc(root: Path) -> None:
+    """A run is what DVC makes of a clone, which has what is committed.
+
+    Raises:
+        UserError: no DVC repository is committed at the root.
+    """
+    if not git(root, "ls-tree", "--name-only", "HEAD", "--", ".dvc"):
+        given = f"{root}: got no DVC repository that is committed"
+        raise UserError(f"{given}; allowed: one at the top of git's; there: dvc init, git add .dvc .dvcignore, commit")
+
+
 def changed(root: Path, apart: Iterable[Path]) -> list[str]:
     """Tracked files that differ from the last commit, less some that do not matter."""
     status = git(root, "status", "--porcelain", "--untracked-files=no", "-z", "--no-renames")
@@ -52,12 +65,12 @@ def changed(root: Path, apart: Iterable[Path]) -> list[str]:
 
 
 def refuse_uncommitted(root: Path, pipeline: Path, study: Path) -> None:
-    """A clone has what is committed and nothing else; the study file is read here, so it may differ, and registrations.
+    """A clone has what is committed and nothing else; what no run reads may differ: study file, registrations, reports.
 
     Raises:
         UserError: files that a run would lack, or have in an older version.
     """
-    differing = [name for name in changed(root, [study]) if Path(name).name != REGISTERED]
+    differing = [name for name in changed(root, [study]) if not _is_assays(Path(name))]
     if differing:
         more = f" and {len(differing) - SHOWN} more" if len(differing) > SHOWN else ""
         names = ", ".join(differing[:SHOWN]) + more
@@ -66,6 +79,11 @@ def refuse_uncommitted(root: Path, pipeline: Path, study: Path) -> None:
         name = str(path.resolve().relative_to(root))
         if not git(root, "ls-tree", "--name-only", "HEAD", "--", name):
             raise UserError(f"{path}: got a file that is not committed; every run gets the last commit; commit it")
+
+
+def _is_assays(path: Path) -> bool:
+    """Whether assay writes a file that a person may commit, and no run reads it."""
+    return path.name == REGISTERED or (REPORTS in path.parts[:-1] and path.suffix in REPORTED)
 
 
 def with_identity(folder: Path) -> dict[str, str]:

@@ -49,7 +49,7 @@ def hand_back(submission: Submission, run: Path) -> None:
     except DvcException as error:
         raise DataError(f"{submission.clone}: DVC cannot save the experiment ({error}); submit it again") from error
     publish(submission)
-    found = {name: value for file, content in files.items() for name, value in numbers(file, content).items()}
+    found = _named(files)
     write_bytes(run / METRICS, (json.dumps(found, indent=1) + "\n").encode())
 
 
@@ -93,14 +93,42 @@ def _leaves(content: Any, prefix: str = "") -> Iterator[tuple[str, float | None]
         yield prefix, content if math.isfinite(content) else None
 
 
+def _named(files: dict[str, Any]) -> dict[str, float | None]:
+    """The numbers of all metrics files.
+
+    Raises:
+        DataError: two files in one folder have a number of the same name.
+    """
+    found: dict[str, float | None] = {}
+    for file, content in files.items():
+        for name, value in numbers(file, content).items():
+            if name in found:
+                raise DataError(
+                    f"{file}: got {name}, which another metrics file has too; give each a folder of its own"
+                )
+            found[name] = value
+    return found
+
+
 def _metric_files(repo: "Repo") -> dict[str, Any]:
-    """Metrics file, relative to the pipeline's folder, to its content; those of other pipelines are left out."""
+    """Metrics file, relative to the pipeline's folder, to its content; those of other pipelines are left out.
+
+    Those below this folder, too: DVC shows what their lock files say, but they have not run here.
+    """
+    from dvc.dvcfile import load_file
+
+    file = load_file(repo, "dvc.yaml")
+    declared = {Path(out.fs_path) for stage in file.stages.values() for out in stage.outs if out.metric}
+    declared |= {Path(name).absolute() for name in file.metrics}
     shown = repo.metrics.show().get("", {}).get("data", {})
-    return {file: told.get("data") for file, told in shown.items() if not file.startswith("..") and "data" in told}
+    own = {name: told["data"] for name, told in shown.items() if "data" in told}
+    return {name: content for name, content in own.items() if _lies_in(Path(name).absolute(), declared)}
+
+
+def _lies_in(path: Path, places: set[Path]) -> bool:
+    return not places.isdisjoint((path, *path.parents))
 
 
 def _is_cached(repo: "Repo", name: str) -> bool:
     """Whether DVC stores the file, or a folder it lies in."""
-    path = Path(name).absolute()
-    outs = [Path(out.fs_path) for out in repo.index.outs if out.use_cache]
-    return any(out == path or out in path.parents for out in outs)
+    return _lies_in(Path(name).absolute(), {Path(out.fs_path) for out in repo.index.outs if out.use_cache})

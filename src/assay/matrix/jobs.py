@@ -6,7 +6,7 @@ A run's submission is written before its job is handed over, and again with the 
 whoever submitted it may have died in between, so the scheduler is asked for it before it is submitted again.
 """
 
-import fcntl
+import math
 import sys
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Sequence
@@ -16,13 +16,15 @@ from pathlib import Path
 
 from assay.containers import Bind, container_of
 from assay.errors import ConfigError
+from assay.files import is_blank
 from assay.machine import MachineConfig, load_machine
-from assay.matrix.cells import METRICS
+from assay.matrix.cells import METRICS, recordable
 from assay.matrix.submission import JOB_LOG, JOB_SCRIPT, Submission, read_submission, write_submission
 from assay.runs.record import Run
 from assay.runs.store import RunFolder
 from assay.schedulers import ALIVE, SUSPECTS, Job, Meaning, Scheduler
 from assay.schedulers.client import SilentError
+from assay.schedulers.locks import locked
 from assay.schedulers.registry import SCHEDULERS, scheduler_named
 
 SPARE = 1
@@ -149,9 +151,10 @@ def _prepare(planned: Planned, stages: list[str]) -> None:
     """The run's folder; metrics of an earlier result are removed, for where they are nothing is missing."""
     run = planned.run
     (run / METRICS).unlink(missing_ok=True)
-    if not (run / "run.json").exists():
+    if is_blank(run / "run.json"):
         study, arm, seed = run.parts[-3:]
-        told = Run(study=study, arm=arm, seed=seed, stages=stages, params=planned.submission.params)
+        params = planned.submission.params
+        told = Run(study=study, arm=arm, seed=seed, stages=stages, params=params and recordable(params))
         RunFolder(run).write_run(told, durable=False)  # as with the submission
 
 
@@ -196,35 +199,43 @@ def _by_scheduler(
         if submission is not None and submission.job:
             kept[submission.scheduler][run] = submission.job
     for name, jobs in kept.items():
-        if given is not None and name == given.name:
-            yield given, jobs
-        elif name in SCHEDULERS:
-            yield scheduler_named(name, root), jobs
+        if place := _named(name, root, given):
+            yield place, jobs
 
 
-def adopt(scheduler: Scheduler, runs: Collection[Path]) -> None:
-    """Put the job of every run on record whose submission to this scheduler was cut off, if the job was accepted.
+def _named(name: str, root: Path, given: Scheduler | None) -> Scheduler | None:
+    """The scheduler of this name, the one given if it is that; None: there is none."""
+    if given is not None and given.name == name:
+        return given
+    return scheduler_named(name, root) if name in SCHEDULERS else None
+
+
+def adopt(root: Path, runs: Collection[Path], scheduler: Scheduler | None = None) -> None:
+    """Put the job of every run on record whose submission was cut off, if the job was accepted.
+
+    scheduler: taken for runs of that name instead of a new one.
 
     Raises:
-        SchedulerError: the scheduler does not answer.
+        SchedulerError: a scheduler does not answer.
     """
     kept = {run: read_submission(run) for run in runs}
-    doubtful = {run: each for run, each in kept.items() if each and not each.job and each.scheduler == scheduler.name}
-    found = scheduler.find([run / JOB_SCRIPT for run in doubtful]) if doubtful else {}
-    for run, submission in doubtful.items():
-        if run / JOB_SCRIPT in found:
-            write_submission(run, replace(submission, job=found[run / JOB_SCRIPT]))
+    doubtful = {run: each for run, each in kept.items() if each and each.scheduler and not each.job}
+    for name in {each.scheduler for each in doubtful.values()}:
+        place = _named(name, root, scheduler)
+        scripts = [run / JOB_SCRIPT for run, each in doubtful.items() if each.scheduler == name]
+        found = place.find(scripts) if place else {}
+        for script, job in found.items():
+            write_submission(script.parent, replace(doubtful[script.parent], job=job))
 
 
 @contextmanager
 def alone(root: Path) -> Iterator[None]:
     """One `assay submit` of a repository at a time: two would find the same runs missing. Others wait."""
     path = root / ".assay/submit.lock"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("ab") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            print("assay: waiting for another assay submit of this repository", file=sys.stderr)
-            fcntl.flock(file, fcntl.LOCK_EX)
+    with locked(path) as free:
+        if free:
+            yield
+            return
+    print("assay: waiting for another assay submit of this repository", file=sys.stderr)
+    with locked(path, math.inf):
         yield

@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
@@ -18,6 +17,7 @@ from assay.matrix.forecast.quantities import amount, bytes_text, duration, with_
 from assay.matrix.forecast.scaling import Estimate
 from assay.matrix.verdicts.comparison import spread_so_far
 from assay.matrix.verdicts.power import Answer, answer
+from assay.reports.tables import wide_console
 
 UNKNOWN = "?"
 REMEDY = "move their folders away, or give the arms other names; assay status names them all"
@@ -63,17 +63,20 @@ def _arm_as_json(arm: ResolvedArm, forecast: ArmForecast) -> dict[str, Any]:
     return {**{key: getattr(arm, key) for key in keys}, "forecast": dataclasses.asdict(forecast)}
 
 
-def show(path: Path, resolved: Resolved, forecast: StudyForecast, inert: Mapping[str, str]) -> None:
-    """Print one row per arm: what differs from the baseline, what a run takes; then the sums and what can be shown."""
-    console = Console()
+def show(path: Path, resolved: Resolved, forecast: StudyForecast, inert: Mapping[str, str], options: str = "") -> None:
+    """Print one row per arm: what differs from the baseline, what a run takes; then the sums and what can be shown.
+
+    options: with which the plan was asked for; a command that is advised has them, too.
+    """
+    console = wide_console()
     console.print(_table(resolved, forecast, inert))
     first = next(iter(resolved.arms.values()))
-    console.print(f"{first.name} runs {first.runs}", markup=False)
-    console.print(_count(resolved), markup=False)
-    for line in forecast_lines(path, forecast):
+    console.print(f"{first.name} runs {first.runs}", markup=False, soft_wrap=True)
+    console.print(_count(resolved), markup=False, soft_wrap=True)
+    for line in forecast_lines(path, forecast, options):
         console.print(line, markup=False, soft_wrap=True)
     for name, found in answers(path, resolved).items():
-        console.print(f"{name}: {found.text}", markup=False)
+        console.print(f"{name}: {found.text}", markup=False, soft_wrap=True)
 
 
 def _table(resolved: Resolved, forecast: StudyForecast, inert: Mapping[str, str]) -> Table:
@@ -119,7 +122,7 @@ def _count(resolved: Resolved) -> str:
     return f"{arms} arms x {seeds} seeds = {arms * seeds} runs, {runs} of them distinct"
 
 
-def forecast_lines(path: Path, found: StudyForecast) -> Iterator[str]:
+def forecast_lines(path: Path, found: StudyForecast, options: str) -> Iterator[str]:
     """The sums of what is missing, from what they are known, and what does not fit."""
     runs, pilots = found.learnt_from["runs"], found.learnt_from["pilots"]
     done = found.runs - found.missing
@@ -134,7 +137,7 @@ def forecast_lines(path: Path, found: StudyForecast) -> Iterator[str]:
         yield f"  90 % intervals, from {runs} runs and {pilots} pilots on such hardware"
     if found.unknown:
         shown = ", ".join(found.unknown[:3]) + (" ..." if len(found.unknown) > 3 else "")
-        yield f"unknown: {shown}; a pilot measures them: assay plan {shlex.quote(str(path))} --pilot"
+        yield f"unknown: {shown}; a pilot measures them: assay plan {shlex.quote(str(path))} --pilot{options}"
     yield from found.over_budget
     yield from (f"refused by submit: {line}" for line in found.refusals)
 

@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import shlex
 from pathlib import Path
 
 PILOT_MINUTES = 10.0
@@ -52,5 +53,7 @@ def plan(parsed: argparse.Namespace, rest: list[str]) -> int:
     if parsed.json:
         print(json.dumps(planning.as_json(parsed.file, resolved, found, inert), indent=2))
     else:
-        planning.show(parsed.file, resolved, found, inert)
+        given = {"--only": parsed.only, "--machine": parsed.machine}
+        options = "".join(f" {name} {shlex.quote(str(value))}" for name, value in given.items() if value is not None)
+        planning.show(parsed.file, resolved, found, inert, options)
     return 0

@@ -10,7 +10,7 @@ from assay.matrix.cells import COMPLETE
 from assay.matrix.jobs import Planned, adopt, alone, attempts_of, hand_over, jobs_of
 from assay.matrix.standing import how_they_stand
 from assay.matrix.submission import QUEUED, Submission, read_submission, taken_over
-from assay.matrix.submit import NAN, SUBMIT, Decision, Study, pipeline_folder, stage_names
+from assay.matrix.submit import SUBMIT, Decision, Study, pipeline_folder, stage_names
 from assay.runs.diagnose import Diagnosis
 from assay.schedulers import ALIVE, Scheduler
 
@@ -80,7 +80,7 @@ def _submit_again(
 ) -> list[Decision]:
     """Of runs taken over before, those that have no result; from what was recorded then."""
     if not dry_run:
-        adopt(scheduler, runs)
+        adopt(study.root, runs, scheduler)
     jobs = jobs_of(study.root, runs, scheduler, insist=True)
     decisions = []
     for run, found in how_they_stand(study.runs, runs, jobs).items():
@@ -95,5 +95,5 @@ def _what(found: Diagnosis, again: bool) -> tuple[str, str]:
     if found.state in {*ALIVE, COMPLETE}:
         return found.state, ""
     if found.cause == "NaN" and not again:
-        return "failed", NAN
+        return "failed", "NaN, which comes again; --again runs it once more"
     return SUBMIT, found.state if found.cause is None else f"{found.state}: {found.cause}"

@@ -9,7 +9,7 @@ from typing import Any
 
 from assay.config.fields import Problem
 from assay.config.load import read
-from assay.matrix.expand import is_name, nearest
+from assay.matrix.expand import LETTERS, is_name, nearest
 from assay.matrix.study import HypothesisConfig, MetricConfig, StudyConfig, overrides_by_place, params_path
 from assay.studies import study_names
 
@@ -27,9 +27,9 @@ def place_problems(path: Path, study: StudyConfig) -> Iterator[Problem]:
 def study_problems(path: Path, study: StudyConfig, arms: Sequence[str]) -> Iterator[Problem]:
     """Contradictions of the study file itself; `arms` are the names of all arms."""
     if not is_name(study.name):
-        yield Problem("name", repr(study.name), "letters, digits and _ + = - . inside")
-    if study.baseline not in arms:
-        yield Problem("baseline", study.baseline, *nearest(study.baseline, arms))
+        yield Problem("name", repr(study.name), LETTERS)
+    none = not arms and not study.matrix.axes
+    yield from _no_arms() if none else _baseline_problems(study, arms)
     if len(set(study.seeds)) < len(study.seeds):
         yield Problem("seeds", str(list(study.seeds)), "different numbers", "drop repeats")
     if study.machine is not None and not (path.parent / study.machine).is_file():
@@ -38,10 +38,20 @@ def study_problems(path: Path, study: StudyConfig, arms: Sequence[str]) -> Itera
         for name in getattr(study, section):
             if not (isinstance(name, str) and name.strip()):  # YAML has numbers, dates and null for names, too
                 yield Problem(f"{section}.{name}", f"{name!r} as a name", "text", "put it in quotes")
-    for name, hypothesis in study.hypotheses.items():
+    for name, hypothesis in () if none else study.hypotheses.items():
         for problem in _hypothesis_problems(hypothesis, study, arms):
             yield Problem(f"hypotheses.{name}.{problem.key}", problem.given, problem.allowed, problem.remedy)
     yield from _metric_problems(path, study)
+
+
+def _no_arms() -> Iterator[Problem]:
+    """In place of every name that is then unknown."""
+    yield Problem("arms", "none", "one or more arms", "add arms or matrix")
+
+
+def _baseline_problems(study: StudyConfig, arms: Sequence[str]) -> Iterator[Problem]:
+    if study.baseline not in arms:
+        yield Problem("baseline", study.baseline, *nearest(study.baseline, arms))
 
 
 def _hypothesis_problems(hypothesis: HypothesisConfig, study: StudyConfig, arms: Sequence[str]) -> Iterator[Problem]:

@@ -21,6 +21,7 @@ from assay.matrix.cells import (
     advice,
     changed,
     diagnosed,
+    params_class,
     planned,
     recorded_params,
 )
@@ -28,7 +29,7 @@ from assay.matrix.expand import Expanded
 from assay.matrix.git import repository
 from assay.matrix.jobs import Standing, jobs_of
 from assay.matrix.study import StudyConfig, params_path
-from assay.matrix.submission import JOB_LOG, QUEUED, read_submission, taken_over, was_queued
+from assay.matrix.submission import JOB_LOG, QUEUED, machine_option, read_submission, taken_over, was_queued
 from assay.matrix.submit import runs_folder
 from assay.progress import UNFINISHED
 from assay.rented import paid_for
@@ -99,9 +100,12 @@ def _outdated(
 ) -> dict[Path, Diagnosis]:
     """Those that have run with other parameters than the study now has, which `assay submit` leaves alone."""
     ended = {run: each for run, each in found.items() if each.attempts and each.state not in ALIVE}
+    if not ended:
+        return {}
     overrides = {each.arm: arms[each.arm].overrides for each in ended.values()}
-    now = planned(read(params_path(path, study)), overrides) if ended else {}
-    texts = {run: changed(recorded_params(run), {**now[run.parent.name], "seed": int(run.name)}) for run in ended}
+    now, config_class = planned(read(params_path(path, study)), overrides), params_class(path, study)
+    mine = {run: {**now[run.parent.name], "seed": int(run.name)} for run in ended}
+    texts = {run: changed(recorded_params(run), mine[run], config_class) for run in ended}
     return {run: _as_changed(ended[run], run, text) for run, text in texts.items() if text}
 
 
@@ -133,7 +137,7 @@ def with_job(found: Diagnosis, run: Path, job: Standing | None) -> Diagnosis:
     return found
 
 
-def show_study(path: Path, found: list[Diagnosis]) -> None:
+def show_study(path: Path, only: str | None, found: list[Diagnosis]) -> None:
     """Print the runs, what those that run use of the machine, the sums, the one command to give, machines paid for."""
     show(found)
     for each in found:
@@ -143,10 +147,18 @@ def show_study(path: Path, found: list[Diagnosis]) -> None:
     print("\n" + ", ".join(f"{count} {state}" for state, count in sums.items()))
     wanting = [each for each in found if each.state not in {*ALIVE, COMPLETE, CHANGED} and each.cause != "NaN"]
     if wanting:
-        queued = any(was_queued(_run(path, each)) for each in wanting)
-        print(f"-> assay submit {shlex.quote(str(path))}{' --queued' if queued else ''}")
+        print(f"-> assay submit {shlex.quote(str(path))}{_options([_run(path, each) for each in wanting], only)}")
     for line in paid_for(repository(path.absolute().parent)):
         print(line)
+
+
+def _options(runs: Sequence[Path], only: str | None) -> str:
+    """With which one command submits them all: the same arms, and the machine if it was one."""
+    machines = {machine_option(submission) for run in runs if (submission := read_submission(run))}
+    kinds = set(map(was_queued, runs))
+    arms = f" --only {shlex.quote(only)}" if only and False in kinds else ""
+    queued = " --queued" if True in kinds else ""
+    return f"{arms}{queued}{machines.pop() if len(machines) == 1 else ''}"
 
 
 def _run(path: Path, found: Diagnosis) -> Path:

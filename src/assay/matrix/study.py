@@ -3,7 +3,9 @@
 What the keys say about each other (an arm that a hypothesis names, the sign of a margin) is checked in refusals.py.
 """
 
+import re
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import MISSING, Field, dataclass, field, fields
 from difflib import get_close_matches
 from pathlib import Path
@@ -12,6 +14,10 @@ from typing import Annotated, Any, Literal
 from assay.config.fields import Bounds, entry_class, fields_of, section_class
 from assay.config.load import build, read
 from assay.errors import ConfigError
+
+BASELINE = re.compile(rb"^baseline:", re.MULTILINE)
+"""What every study file has, and no other YAML file of a study."""
+SHOWN = 3
 
 Overrides = dict[str, Any]
 """Dotted parameter keys and their values; a mapping as value replaces what was there."""
@@ -153,6 +159,8 @@ def read_mended(path: Path) -> tuple[StudyConfig, list[str]]:
     Raises:
         ConfigError: keys are missing or have a wrong value; one line for each, and for every unknown key.
     """
+    if path.is_dir():
+        raise ConfigError(f"{path}: got a folder; allowed: a study file; {_instead(path)}")
     if not path.is_file():
         raise ConfigError(f"{path}: no such file; give the path of a study file, e.g. study.yaml")
     study, lines = _built(read(path))
@@ -163,6 +171,21 @@ def read_mended(path: Path) -> tuple[StudyConfig, list[str]]:
             if not isinstance(key, str):
                 raise ConfigError(f"{path}: {place}: got the key {key}; allowed: text; write a dotted key")
     return study, lines
+
+
+def _instead(folder: Path) -> str:
+    """Which study files there are in a folder, or one level below it."""
+    for pattern in ("*.yaml", "*/*.yaml"):
+        found = [str(file) for file in sorted(folder.glob(pattern)) if file.is_file() and _is_study(file)]
+        if found:
+            return f"give {', '.join(found[:SHOWN])}" + (" or another" if len(found) > SHOWN else "")
+    return "there is none in it"
+
+
+def _is_study(file: Path) -> bool:
+    with suppress(OSError):
+        return BASELINE.search(file.read_bytes()) is not None
+    return False
 
 
 def _built(data: dict[str, Any]) -> tuple[StudyConfig | None, list[str]]:

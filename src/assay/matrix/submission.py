@@ -1,12 +1,13 @@
 """What a run was submitted as, kept in its folder: `submission.json`; open it to hand a job something more."""
 
 import json
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from assay.errors import DataError
-from assay.files import write_bytes
+from assay.files import is_blank, write_bytes
 
 SUBMISSION = "submission.json"
 QUEUED = "queued"
@@ -19,6 +20,8 @@ JOB_LOG = "job.log"
 """What a job says before and after the command it supervises; in the run's folder."""
 REGISTERED = "registered.json"
 """The hypotheses of a study as they were registered, beside its runs."""
+REPORTS = "reports"
+"""The folder of the studies' reports, beside the study files."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,6 +58,14 @@ class Submission:
 def experiment_of(study: str, arm: str, seed: int | str) -> str:
     """The name of an arm's run among DVC's experiments."""
     return f"{study}-{arm}-s{seed}"
+
+
+def machine_option(submission: Submission | None) -> str:
+    """What has a run submitted again to where it was submitted to, after a blank; empty: no machine file says where."""
+    if submission is None or not submission.machine:
+        return ""
+    machine, here = Path(submission.machine), Path.cwd()
+    return f" --machine {shlex.quote(str(machine.relative_to(here) if machine.is_relative_to(here) else machine))}"
 
 
 def is_in_place(run: Path, submission: Submission) -> bool:
@@ -99,9 +110,9 @@ def read_submission(run: Path) -> Submission | None:
         DataError: the file is damaged.
     """
     path = run / SUBMISSION
+    if is_blank(path):
+        return None
     try:
         return Submission(**json.loads(path.read_text()))
-    except FileNotFoundError:
-        return None
     except (ValueError, TypeError) as error:
         raise DataError(f"{path}: damaged ({error}); remove it and submit the run again") from None

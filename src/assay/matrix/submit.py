@@ -11,12 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from assay.config.load import assign, read
-from assay.errors import ConfigError
-from assay.files import write_bytes
+from assay.containers import refuse_missing_image
 from assay.machine import MachineConfig
 from assay.matrix.arms import Resolved, outline, resolve
 from assay.matrix.cells import CHANGED, COMPLETE, CellResult, changed, plain, planned, read_cells
-from assay.matrix.git import git, refuse_uncommitted, repository
+from assay.matrix.git import git, refuse_uncommitted, refuse_without_dvc, repository
 from assay.matrix.grammar import as_dvc
 from assay.matrix.jobs import (
     Planned,
@@ -29,15 +28,14 @@ from assay.matrix.jobs import (
     jobs_of,
     machine_config,
 )
+from assay.matrix.names import claim, refuse_taken
 from assay.matrix.study import StudyConfig, params_path, read_study
-from assay.matrix.submission import SUBMISSION, Submission, experiment_of
+from assay.matrix.submission import SUBMISSION, Submission, experiment_of, read_submission
 from assay.matrix.verdicts.registration import register, rules_of
-from assay.schedulers import Job, Scheduler
+from assay.schedulers import ALIVE, Job, Scheduler
 from assay.schedulers.registry import scheduler_named
 
 SUBMIT = "submit"
-NAMES = ".assay/studies"
-"""Below the repository: for each name of a study, the folder of its runs."""
 NAN = "NaN, which comes again; it stays in the denominator; --again runs it once more"
 
 
@@ -51,6 +49,8 @@ class Decision:
     what: str
     note: str = ""
     job: str | None = None
+    differs: str = ""
+    """What a job that is queued or running was submitted with and the study no longer says."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,13 +89,14 @@ def open_study(path: Path, only: str | None, machine: Path | None = None) -> Stu
     """
     resolved = resolve(path, only)
     root = repository(path.absolute().parent)
+    refuse_without_dvc(root)
     refuse_uncommitted(root, path.absolute().parent / resolved.config.pipeline, path)
     named = resolved.config.machine
     place = machine or (path.parent / named if named else None)
     commit = git(root, "rev-parse", "HEAD")
     place = place and place.absolute()
     study = Study(path=path, resolved=resolved, root=root, commit=commit, machine=place, place=machine_config(place))
-    _refuse_taken_name(study)
+    refuse_taken(path, root, study.runs, _cells(study))
     return study
 
 
@@ -111,34 +112,15 @@ def submit(
         SchedulerError: the scheduler does not answer, or refuses a job; those that it took before are on record.
     """
     with alone(study.root):
-        _claim_name(study)
-        adopt(scheduler, [study.runs / arm / str(seed) for arm, seed in _cells(study)])
+        refuse_taken(study.path, study.root, study.runs, _cells(study))  # another may just have been submitted
+        claim(study.root, study.runs)
+        adopt(study.root, [study.runs / arm / str(seed) for arm, seed in _cells(study)], scheduler)
         decisions = leave_alone(decide(study, scheduler, again), inert or {})
         planned = plan_jobs(study, decisions)
         config = study.resolved.config
         register(study.runs, config.hypotheses, rules_of(config))
         jobs = iter(list(hand_over(scheduler, study.place, planned, stage_names(study))))
         return [replace(each, job=next(jobs)) if each.what == SUBMIT else each for each in decisions]
-
-
-def _claim_name(study: Study) -> None:
-    """Clones and experiments are named after the study: two of one name would take each other's away."""
-    _refuse_taken_name(study)  # again: while this one waited, another may have been submitted
-    write_bytes(study.root / NAMES / study.resolved.config.name, str(_place_of(study)).encode(), durable=False)
-
-
-def _refuse_taken_name(study: Study) -> None:
-    name = study.resolved.config.name
-    claim, place = study.root / NAMES / name, _place_of(study)
-    holder = Path(claim.read_text()) if claim.is_file() else place
-    if holder != place and (study.root / holder).is_dir():
-        given = f"{study.path}: name: got {name}, and {study.root / holder} has runs of a study of that name"
-        raise ConfigError(f"{given}; allowed: a name for each study of a repository; give this one another")
-
-
-def _place_of(study: Study) -> Path:
-    """The folder of its runs, relative to the repository; `runs` itself may be a link."""
-    return study.runs.parents[1].resolve().relative_to(study.root) / "runs" / study.runs.name
 
 
 def render(study: Study, scheduler: Scheduler, decisions: Sequence[Decision]) -> list[str]:
@@ -167,9 +149,17 @@ def decide(study: Study, scheduler: Scheduler, again: bool = False) -> list[Deci
     now = planned(study.params, {name: arm.overrides for name, arm in arms.items()})
     decisions = []
     for arm, seed in _cells(study):
-        what, note = _what(study, cells[arm, seed], alive, {**now[arm], "seed": seed}, again)
-        decisions.append(Decision(arm=arm, seed=seed, what=what, note=note))
+        cell, params = cells[arm, seed], {**now[arm], "seed": seed}
+        what, note = _what(study, cell, alive, params, again)
+        differs = _differs(cell.folder, params, type(arms[arm].params)) if what in ALIVE else ""
+        decisions.append(Decision(arm=arm, seed=seed, what=what, note=note, differs=differs))
     return decisions
+
+
+def _differs(run: Path, now: dict[str, Any], config_class: type) -> str:
+    submission = read_submission(run)
+    found = changed(submission.params, now, config_class) if submission else ""
+    return f"with {found}, as it was submitted; assay cancel it first for the study as it is" if found else ""
 
 
 def probed(study: Study, decisions: Sequence[Decision], say: Callable[[str], None]) -> dict[str, str]:
@@ -196,12 +186,12 @@ def leave_alone(decisions: Sequence[Decision], inert: Mapping[str, str]) -> list
 def _what(
     study: Study, cell: CellResult, alive: Mapping[Path, Standing], now: dict[str, Any], again: bool
 ) -> tuple[str, str]:
-    complete = cell.state == COMPLETE
+    complete, config_class = cell.state == COMPLETE, type(study.resolved.arms[cell.arm].params)
     if cell.folder in alive and not complete:
         return alive[cell.folder].meaning, f"job {alive[cell.folder].job}"
     if cell.state == "running":
         return "running", "by hand, or by a pool that was killed"
-    if cell.attempts and (changes := changed(cell.params, now)):
+    if cell.attempts and (changes := changed(cell.params, now, config_class)):
         return CHANGED, f"was run with {changes}; move {cell.folder} away, or give the arm another name"
     if complete:
         return "complete", ""
@@ -215,8 +205,11 @@ def plan_jobs(study: Study, decisions: Sequence[Decision]) -> list[Planned]:
 
     Raises:
         ConfigError: a run cannot be done within the machine's limit.
+        DataError: the image that they are to run in is not there.
     """
     chosen = [each for each in decisions if each.what == SUBMIT]
+    if chosen:
+        refuse_missing_image(study.place.container, study.root)
     attempts = _attempts(study, {each.arm for each in chosen})
     data, folder = study.params, pipeline_folder(study)
     return [_planned(study, each, data, folder, attempts[each.arm]) for each in chosen]
@@ -270,14 +263,16 @@ def cancel(study: Path, only: str | None, scheduler: Scheduler | None = None) ->
         SchedulerError: a scheduler does not answer.
     """
     root, folder = repository(study.absolute().parent), runs_folder(study, read_study(study))
-    submitted = [path.parent for path in sorted(folder.glob(f"*/*/{SUBMISSION}"))]
-    runs = [run for run in submitted if only is None or fnmatchcase(run.parent.name, only)]
-    if not runs:
-        outline(study, only)  # refuses a pattern that names nothing
-    alive = {run: job for run, job in jobs_of(root, runs, scheduler, insist=True).items() if job.is_alive}
-    for name in {job.scheduler for job in alive.values()}:
-        place = scheduler if scheduler and scheduler.name == name else scheduler_named(name, root)
-        place.cancel(*(job.job for job in alive.values() if job.scheduler == name))
+    with alone(root):  # jobs that are being submitted are on record afterwards
+        submitted = [path.parent for path in sorted(folder.glob(f"*/*/{SUBMISSION}"))]
+        runs = [run for run in submitted if only is None or fnmatchcase(run.parent.name, only)]
+        if not runs:
+            outline(study, only)  # refuses a pattern that names nothing
+        adopt(root, runs, scheduler)
+        alive = {run: job for run, job in jobs_of(root, runs, scheduler, insist=True).items() if job.is_alive}
+        for name in {job.scheduler for job in alive.values()}:
+            place = scheduler if scheduler and scheduler.name == name else scheduler_named(name, root)
+            place.cancel(*(job.job for job in alive.values() if job.scheduler == name))
     names = {run: int(run.name) if run.name.isdecimal() else run.name for run in alive}
     return [
         {"arm": run.parent.name, "seed": names[run], "state": job.meaning, "job": job.job} for run, job in alive.items()
@@ -289,8 +284,9 @@ def show(decisions: list[Decision], scripts: Sequence[str] | None = None) -> Non
     for script in scripts or []:
         print(script)
     for each in decisions:
-        if each.what not in ("complete", "queued", "running"):
-            print(f"{each.arm}/{each.seed}: {each.what}{f' ({each.note})' if each.note else ''}")
+        if each.what not in ("complete", *ALIVE) or each.differs:
+            note = each.differs or each.note
+            print(f"{each.arm}/{each.seed}: {each.what}{f' ({note})' if note else ''}")
     sums = Counter(each.what for each in decisions)
     verb = "submitted" if scripts is None else "would be submitted"
     others = [f"{count} {what}" for what, count in sums.items() if what != SUBMIT]

@@ -51,7 +51,7 @@ def _add_status(verb: argparse.ArgumentParser) -> None:
     examples:
       assay status study.yaml --watch
       assay status study.yaml --only 'unet_*'
-      assay status runs/asl --json
+      assay status runs/asl-amplitude --json
     """
     verb.add_argument("place", metavar="STUDY.yaml|DIR", type=Path, help="a study file, a folder with runs, or one run")
     verb.add_argument("--only", metavar="GLOB", help="arms whose names match, e.g. 'unet_*'")
@@ -64,8 +64,8 @@ def _add_logs(verb: argparse.ArgumentParser) -> None:
     """Print what the newest attempt of a run has printed, each line with its time (UTC).
 
     examples:
-      assay logs runs/asl/02_full/0
-      assay logs runs/asl/02_full/0 -f
+      assay logs runs/asl-amplitude/02_full/0
+      assay logs runs/asl-amplitude/02_full/0 -f
     """
     verb.add_argument("run", metavar="RUN", type=Path, help="a run's folder")
     verb.add_argument("-f", "--follow", action="store_true", help="go on until the run ends")
@@ -76,7 +76,8 @@ def _add_cancel(verb: argparse.ArgumentParser) -> None:
     """End the runs of a study that are queued or running; what runs is asked to save first.
 
     A cancelled run is missing: `assay submit` submits it again (of what DVC had queued: with --queued), and it goes on
-    from its checkpoint.
+    from its checkpoint. `assay status` shows it as partial if it ended with 75, as cancelled if it did not or if the
+    scheduler calls it that; the cause is the signal.
 
     examples:
       assay cancel study.yaml
@@ -146,7 +147,7 @@ def status(parsed: argparse.Namespace, rest: list[str]) -> int:
     if parsed.place.is_file():
         from assay.matrix.standing import show_study, study_status
 
-        look, tell = partial(study_status, parsed.place, parsed.only), partial(show_study, parsed.place)
+        look, tell = partial(study_status, parsed.place, parsed.only), partial(show_study, parsed.place, parsed.only)
     elif parsed.only:
         raise ConfigError(f"--only: got {parsed.place}, a folder; allowed: with a study file; name a folder below it")
     if parsed.json:

@@ -17,7 +17,7 @@ from types import FrameType
 from ruamel.yaml import YAML
 
 from assay.errors import AssayError, DataError, UserError
-from assay.matrix.cells import METRICS
+from assay.matrix.cells import METRICS, plain
 from assay.matrix.git import git, with_identity
 from assay.matrix.handback import hand_back
 from assay.matrix.submission import Submission, read_submission
@@ -28,6 +28,8 @@ from assay.runs.processes import set_parent_death_signal
 from assay.runs.record import HEARTBEAT_S, LOST_AFTER_S, Attempt
 from assay.runs.store import RunFolder, is_held
 
+STASH = "refs/assay/stash"
+"""In a clone: what DVC had queued of which the files are."""
 TURN_S = 1.0
 """How often it is looked whether an earlier attempt is over."""
 
@@ -117,6 +119,7 @@ def prepare(submission: Submission) -> None:
     if submission.stash:
         git(clone, "checkout", submission.stash, "--", ".")
         git(clone, "reset", "--quiet")
+        git(clone, "update-ref", STASH, submission.stash)
     _share_cache(root, clone)
     if submission.overrides:
         _apply(params, submission.overrides)
@@ -130,7 +133,8 @@ def _is_usable(submission: Submission, params: Path) -> bool:
         return False
     try:
         same = git(submission.clone, "rev-parse", "HEAD") == submission.commit
-        return same and submission.params in (None, _read(params))
+        stash = git(submission.clone, "for-each-ref", "--format=%(objectname)", STASH)
+        return same and stash == (submission.stash or "") and submission.params in (None, _read(params))
     except DataError:
         return False
 
@@ -146,7 +150,7 @@ def _apply(params: Path, overrides: list[str]) -> None:
 
 
 def _read(params: Path) -> object:
-    return YAML(typ="safe", pure=True).load(params.read_text(encoding="utf-8"))
+    return plain(YAML(typ="safe", pure=True).load(params.read_text(encoding="utf-8")))
 
 
 def _share_cache(root: Path, clone: Path) -> None:
@@ -175,8 +179,8 @@ def _supervise(submission: Submission, run: Path, signals: Signals) -> int:
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}",
         "PYTHONPATH": os.pathsep.join(searched),
     }
-    if signals.got is not None:
-        return 128 + signals.got
+    if signals.got is not None:  # nothing has begun, so the next job of the chain begins it
+        return UNFINISHED
     signals.command = subprocess.Popen(
         command,
         cwd=submission.clone / submission.pipeline,

@@ -177,7 +177,8 @@ def _outdated(path: Path, resolved: Resolved, cells: Sequence[CellResult]) -> di
     overrides = {name: arm.overrides for name, arm in resolved.arms.items()}
     now = planned(read(params_path(path, resolved.config)), overrides)
     complete = [cell for cell in cells if cell.state == COMPLETE]
-    texts = [(cell, changed(cell.params, {**now[cell.arm], "seed": cell.seed})) for cell in complete]
+    kinds = {name: type(arm.params) for name, arm in resolved.arms.items()}
+    texts = [(cell, changed(cell.params, {**now[cell.arm], "seed": cell.seed}, kinds[cell.arm])) for cell in complete]
     return {(cell.arm, cell.seed): text for cell, text in texts if text}
 
 

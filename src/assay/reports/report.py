@@ -8,7 +8,9 @@ OUT/notes.md                                                             a perso
 from dataclasses import dataclass
 from pathlib import Path
 
+from assay.errors import ConfigError
 from assay.files import write_bytes
+from assay.matrix.submission import REPORTS
 from assay.reports import notes
 from assay.reports.experiments import begun, write_experiments
 from assay.reports.figures import draw
@@ -17,7 +19,6 @@ from assay.reports.markdown import write_report
 from assay.reports.page import write_page
 from assay.reports.spreadsheets import write_arms, write_leaderboard, write_runs, write_summary
 
-REPORTS = "reports"
 """Folder of the reports of all studies, beside the study file."""
 
 
@@ -37,12 +38,15 @@ def write(path: Path, out: Path | None = None, only: str | None = None, leaderbo
     hides arms that may be better.
 
     Raises:
-        ConfigError: the study file is wrong, or no arm matches `only`.
+        ConfigError: the study file is wrong, no arm matches `only`, or a file stands where the folder would be.
         DataError: a record, the notes or a leaderboard cannot be read, or the folder not written.
     """
     gathered = gather(path, only)
     folder = path.parent / REPORTS / gathered.config.name if out is None else out
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError):
+        raise ConfigError(f"{folder}: is a file, or below one; allowed: a folder; give one with --out") from None
     if only is None:
         write_leaderboard(leaderboard or (folder.parent if out is None else folder) / "leaderboard.csv", gathered)
     write_arms(folder / "arms.csv", gathered)

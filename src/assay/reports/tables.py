@@ -51,12 +51,17 @@ def _rows(path: Path) -> list[dict[str, str]]:
 
 def show(found: dict[str, Any]) -> None:
     """Print one table per stage."""
-    console = Console() if sys.stdout.isatty() else Console(width=WIDTH)
+    console = wide_console()
     for stage, parts in found.items():
         if "metrics" in parts:
             console.print(_metrics_table(stage, parts["metrics"]))
         if "summary" in parts:
             console.print(_summary_table(stage, parts["summary"]))
+
+
+def wide_console() -> Console:
+    """What tables are printed to: as wide as the terminal, or wide enough where there is none."""
+    return Console() if sys.stdout.isatty() else Console(width=WIDTH)
 
 
 def _metrics_table(stage: str, metrics: dict[str, Any]) -> Table:

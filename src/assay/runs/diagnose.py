@@ -102,7 +102,8 @@ def _plain_state(case: Case) -> str | None:
         return "complete"
     meaning = next((word.meaning for word in case.recorded_words if word.meaning), None)
     fresh = attempt.ended is None and abs(case.now - attempt.heartbeat) <= LOST_AFTER_S  # as `is_held` has it
-    if fresh and meaning not in FINAL and is_alive(attempt.holder) is not False:
+    alive = is_alive(attempt.holder) if fresh else False
+    if alive or (alive is None and meaning not in FINAL):  # a process that is seen here outranks words of an older job
         return "running"
     if attempt.code is None and meaning == "complete":
         return "complete"

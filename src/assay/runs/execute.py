@@ -39,7 +39,8 @@ def execute(command: list[str], folder: Path | None, deadline: float | None, mac
     left = time_left(deadline, machine.wall_limit, os.environ)
     end_at = math.inf if left is None else time.monotonic() + left
     guard()
-    run = (folder or _unnamed()).absolute()
+    place = folder or _unnamed()
+    run = place.absolute()
     journal = Journal(run)
     now = time.time()
     journal.begin(
@@ -68,6 +69,8 @@ def execute(command: list[str], folder: Path | None, deadline: float | None, mac
         code = error.exit_code
         raise
     finally:
+        if folder is None:
+            journal.tell(f"the record is in {place}")
         journal.end(code, end_at - ENFORCED_S)
         if not journal.failing:
             _wait_for(describing)

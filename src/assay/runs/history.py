@@ -1,6 +1,7 @@
 """How long things took in earlier attempts and in sibling runs; open it when a forecast inside a run is wrong."""
 
 from collections import defaultdict
+from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 from statistics import median
@@ -10,6 +11,8 @@ from assay.runs.record import Stage
 from assay.runs.store import RunFolder
 
 SIBLINGS = 20
+LOOKED_AT = 200
+"""Among how many runs siblings are sought: a study may have thousands, and its files be slow to look at."""
 CHECKPOINT = "checkpoint"
 
 
@@ -27,10 +30,12 @@ def known_seconds(run: Path) -> dict[str, float]:
     return {name: max(values) if name == CHECKPOINT else median(values) for name, values in durations.items() if values}
 
 
-def _family(run: Path) -> list[Path]:
-    """The run itself, then other arms and seeds of its study."""
-    siblings = [path.parent for path in run.parent.parent.glob("*/*/attempts") if path.parent != run]
-    return [run, *sorted(siblings)]
+def _family(run: Path) -> Iterator[Path]:
+    """The run itself, then other seeds of its arm, then other arms of its study."""
+    yield run
+    arms = sorted(run.parent.parent.glob("*"), key=lambda arm: (arm != run.parent, arm))
+    others = (seed for arm in arms for seed in sorted(arm.glob("*")) if seed != run)
+    yield from (each for each in islice(others, LOOKED_AT) if (each / "attempts").is_dir())
 
 
 def _stages(folder: Path) -> list[Stage]:

@@ -104,6 +104,10 @@ class Journal:
         self.echo.add({"stream": stream}, shown(text, at))
         self.scribe.add({"op": "log", "number": self.attempt.number}, stamped(text, at))
 
+    def tell(self, text: str) -> None:
+        """A line of the supervisor's own that the log does not keep, for a log's last words are evidence."""
+        self.echo.add({"stream": 2}, shown(f"assay: {text}", time.time()))
+
     def say(self, text: str) -> None:
         """A line of the supervisor's own."""
         self.line(f"assay: {text}", 2)
@@ -245,7 +249,8 @@ class _Recorder:
 def _fit(stage: Stage) -> Stage:
     """As it may be recorded: without secrets, and with durations that can be read back."""
     seconds = {phase: [value for value in values if math.isfinite(value)] for phase, values in stage.seconds.items()}
-    return dataclasses.replace(stage, facts=masked_facts(stage.facts), seconds=seconds)
+    told = masked_facts({"facts": stage.facts, "error": stage.error})
+    return dataclasses.replace(stage, **told, seconds=seconds)
 
 
 def _echo(message: dict[str, Any]) -> dict[str, Any]:

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from assay.errors import DataError, RunBusyError, SupersededError
-from assay.files import write_bytes
+from assay.files import is_blank, write_bytes
 from assay.runs.atomic import READ, append, create, named
 from assay.runs.processes import stat
 from assay.runs.record import LOST_AFTER_S, Attempt, Holder, Run, finite, from_json, to_json
@@ -119,7 +119,7 @@ class RunFolder:
         """
         run_file = self.path / "run.json"
         place: dict[str, Any] = dict(zip(("study", "arm", "seed"), names(self.path), strict=True))
-        run = dataclasses.replace(_read(Run, run_file), **place) if os.path.lexists(run_file) else Run(**place)
+        run = Run(**place) if is_blank(run_file) else dataclasses.replace(_read(Run, run_file), **place)
         attempts = [_read(Attempt, self._attempt(number)) for number in sorted(self._numbers())]
         return RunRecord(folder=self.path, run=run, attempts=attempts)
 
@@ -129,6 +129,8 @@ class RunFolder:
     def _numbers(self) -> list[int]:
         entries: list[str] = []
         with named(self._attempts, READ), suppress(FileNotFoundError):
+            if self.path.is_file():
+                raise DataError(f"{self.path}: got a file; allowed: a run's folder; give one, e.g. runs/asl/baseline/0")
             entries = os.listdir(self._attempts)
         stems = [entry.removesuffix(".json") for entry in entries if entry.endswith(".json")]
         return [int(stem) for stem in stems if stem.isdecimal()]

@@ -166,14 +166,18 @@ class Supervisor:
         return max(saving, *wanting) if wanting else saving
 
     def _obey(self, now: float) -> None:
-        """Signals: the first asks, one that comes later ends everything at once, as does the guardian's death."""
+        """Signals: the first asks, one that comes later ends everything at once, as does the guardian's death.
+
+        In a job of LSF only the same one again does: by itself bkill sends SIGINT, and SIGTERM ten seconds later.
+        """
         if not self.signals:
             return
-        (number, first), (last, at) = self.signals[0], self.signals[-1]
+        number, last = self.signals[0][0], self.signals[-1][0]
+        times = [at for one, at in self.signals if one == last or "LSB_JOBID" not in os.environ]
         if any(received == ORPHANED for received, _ in self.signals):
             self.killed_by = ORPHANED
             self._kill("the guardian process was killed")
-        elif at - first > SAME_SIGNAL_S and self.killed_by is None:
+        elif times[-1] - times[0] > SAME_SIGNAL_S and self.killed_by is None:
             self.killed_by = last
             self._kill("second signal")
         elif self.journal.attempt.stop is None:
@@ -232,11 +236,7 @@ class Supervisor:
         ranks = {one.pid: f"rank {one.rank} of {one.world}" for one in self.clients if one.rank is not None}
         found |= evidence.rank(found, ranks)
         stall = Stall(
-            phase=silence.phase,
-            stage=stage,
-            silent_s=silence.silent(now),
-            bound_s=silence.bound(),
-            evidence=found,
+            phase=silence.phase, stage=stage, silent_s=silence.silent(now), bound_s=silence.bound(), evidence=found
         )
         places = {"on": found.get("rank"), "at": evidence.culprit(found)}
         where = "".join(f" {word} {place}" for word, place in places.items() if place)

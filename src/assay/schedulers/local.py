@@ -9,18 +9,16 @@ FOLDER/pool.log        what the pool did
 """
 
 import dataclasses
-import fcntl
 import json
 import os
 import shlex
 import subprocess
 import sys
-import time
 from collections.abc import Collection, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from assay.errors import DataError, SchedulerError
 from assay.files import write_bytes
@@ -28,6 +26,7 @@ from assay.runs.gpus import visible_gpus
 from assay.runs.processes import stat
 from assay.schedulers import ALIVE, Job, Meaning, Scheduler
 from assay.schedulers.config import ResourcesConfig
+from assay.schedulers.locks import locked
 
 START_TICKS = 19  # field 22 of proc(5), counted as `stat` does
 MEANINGS: dict[str, Meaning] = {"QUEUED": "queued", "RUNNING": "running"}
@@ -66,7 +65,12 @@ class Local(Scheduler):
         return f"#!/bin/sh\n{given}{here} && exec {shlex.join(job.command)} >>{shlex.quote(str(job.log))} 2>&1\n"
 
     def submit_all(self, jobs: Sequence[Job]) -> Iterator[str]:
-        """Put jobs into the queue, and start a pool if none lives, with the first one and again after the last."""
+        """Put jobs into the queue, and start a pool if none lives, with the first one and again after the last.
+
+        Without any, for what a pool that was killed has left in the queue.
+        """
+        if not jobs and "QUEUED" in self.states(job_ids(self.folder)).values():
+            self.wake()
         if jobs:
             if reasons := self.unavailable(max(jobs, key=self._gpus)):
                 raise SchedulerError(reasons[0])
@@ -121,7 +125,8 @@ class Local(Scheduler):
         """That it asks for more GPUs than there are."""
         asked = self._gpus(job)
         there = len(visible_gpus()) if asked else 0
-        given = f"resources.gpus: got {asked}; allowed: <= {there}, the GPUs that this computer shows"
+        allowed = f"<= {there}, the GPUs that this computer shows" if there else "0, as no GPU was found here"
+        given = f"resources.gpus: got {asked}; allowed: {allowed}"
         return [f"{given}; lower it, or see what nvidia-smi says"] if asked > there else []
 
     def _gpus(self, job: Job) -> int:
@@ -154,23 +159,9 @@ class Local(Scheduler):
             return f"{self._last:06d}"
 
 
-@contextmanager
-def claimed(folder: Path, within_s: float = 0.0) -> Iterator[bool]:
+def claimed(folder: Path, within_s: float = 0.0) -> AbstractContextManager[bool]:
     """Hold the lock of the pool within; False: another has held it for so long."""
-    folder.mkdir(parents=True, exist_ok=True)
-    end = time.monotonic() + within_s
-    with (folder / "lock").open("ab") as file:
-        while not (mine := _is_locked_by_us(file)) and time.monotonic() < end:
-            time.sleep(0.01)
-        yield mine
-
-
-def _is_locked_by_us(file: BinaryIO) -> bool:
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
+    return locked(folder / "lock", within_s)
 
 
 def job_ids(folder: Path) -> list[str]:
@@ -183,6 +174,7 @@ def read_job(folder: Path, job_id: str) -> Job:
 
     Raises:
         DataError: its file is damaged.
+        SchedulerError: it cannot be read now.
     """
     told = _json(folder / f"{job_id}.json")
     where, log, script = (Path(told[key]) for key in ("folder", "log", "script"))
@@ -195,6 +187,7 @@ def read_state(folder: Path, job_id: str) -> State:
 
     Raises:
         DataError: the file is damaged.
+        SchedulerError: it cannot be read now.
     """
     path = folder / f"{job_id}.state"
     return State(**_json(path)) if path.exists() else State(word="QUEUED")
@@ -222,7 +215,10 @@ def lives(state: State) -> bool:
 
 
 def _json(path: Path) -> dict[str, Any]:
-    with suppress(ValueError, OSError):
+    try:
         found: dict[str, Any] = json.loads(path.read_text())
-        return found
-    raise DataError(f"{path}: not valid JSON; remove it and submit again")
+    except OSError as error:
+        raise SchedulerError(f"{path}: cannot be read ({error.strerror}); give the command again") from error
+    except ValueError:
+        raise DataError(f"{path}: not valid JSON; remove it and submit again") from None
+    return found

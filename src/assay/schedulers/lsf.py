@@ -111,7 +111,7 @@ class Lsf(Scheduler):
         return MEANINGS.get(word.partition(" ")[0], "unknown")
 
     def cancel(self, *ids: str) -> None:
-        """All jobs of a chain; LSF asks with SIGINT and SIGTERM, and kills ten seconds later."""
+        """All jobs of a chain; LSF asks with SIGINT, then with SIGTERM, and kills, each ten seconds after the other."""
         each = [job_id for chain in ids for job_id in chain.split(",")]
         for start in range(0, len(each), AT_ONCE):
             try:

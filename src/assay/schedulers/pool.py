@@ -5,6 +5,7 @@
 It ends a while after its last job. If it is killed, its jobs are asked to stop; whoever submits next starts another.
 """
 
+import errno
 import os
 import signal
 import subprocess
@@ -17,7 +18,7 @@ from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 
-from assay.errors import AssayError, DataError
+from assay.errors import AssayError, DataError, SchedulerError
 from assay.progress import UNFINISHED
 from assay.runs.gpus import visible_gpus
 from assay.runs.processes import set_parent_death_signal
@@ -42,6 +43,22 @@ AGAIN = 3
 """How often in a row a job is started again that ends with 75 although it got nowhere."""
 NOWHERE_S = 5.0
 """A job that ends with 75 sooner than this has not got anywhere."""
+PAUSE_S = 10.0
+"""How long nothing is started where the computer could not start something."""
+MTIME_S = 3.0
+"""A folder's time may stay the same for so long although its content changes: 2 s on FAT, 1 s on old servers."""
+OWN_FAULTS = (
+    errno.ENOENT,
+    errno.ENOTDIR,
+    errno.EISDIR,
+    errno.EACCES,
+    errno.EPERM,
+    errno.ENOEXEC,
+    errno.E2BIG,
+    errno.ENAMETOOLONG,
+    errno.ELOOP,
+)
+"""Why a job cannot be started later either; anything else is the computer's, and passes: no process, memory, room."""
 
 
 @dataclass
@@ -65,6 +82,9 @@ class Pool:
         self.orphans: dict[str, State] = {}
         self.gpus: list[str] = []
         self.trouble = ""
+        self.pause_until = 0.0
+        self.listed: list[str] = []
+        self.changed_ns, self.changed_at, self.listed_at = 0, 0.0, 0.0
         for job_id in job_ids(folder):
             self._take_over(job_id)
 
@@ -73,24 +93,30 @@ class Pool:
         idle_since = time.monotonic()
         while time.monotonic() - idle_since < LINGER_S:
             self._look_after()
-            if self.running or self.orphans:
+            if self.running or self.orphans or self._pauses():
                 idle_since = time.monotonic()
             time.sleep(POLL_S)
 
     def _look_after(self) -> None:
-        """A full disk is no reason to end what runs: what cannot be kept now is kept once there is room."""
+        """A full disk, or one that is away, is no reason to end what runs: what cannot be kept now is kept later."""
         try:
             self._bury()
             self._collect()
             self._start()
-        except DataError as error:
-            if str(error) != self.trouble:
-                self._say(str(error))
-            self.trouble = str(error)
+        except (DataError, OSError) as error:
+            self._complain(str(error))
 
     def waiting(self) -> list[str]:
-        """Jobs not yet begun, in the order they came."""
-        return [each for each in job_ids(self.folder) if each not in self.done and each not in self.running]
+        """Jobs not yet begun, in the order they came; the folder, which may be long, is listed after changes only."""
+        now = time.monotonic()
+        with suppress(OSError):  # a server that is away for a moment tells nothing new
+            changed_ns = self.folder.stat().st_mtime_ns
+            if changed_ns != self.changed_ns:
+                self.changed_ns, self.changed_at = changed_ns, now
+            if self.listed_at <= self.changed_at + MTIME_S:
+                self.listed, self.listed_at = job_ids(self.folder), now
+        self.listed = [each for each in self.listed if each not in self.done and each not in self.running]
+        return self.listed
 
     def _take_over(self, job_id: str) -> None:
         """What an earlier pool left: its words stand, and what it did not see the end of is an orphan."""
@@ -103,11 +129,11 @@ class Pool:
 
     def _start(self) -> None:
         """Fill the free places; while there are none the queue is not even looked at, for it may be long."""
-        free = self._jobs() - len(self.running) - len(self.orphans)
+        free = 0 if self._pauses() else self._jobs() - len(self.running) - len(self.orphans)
         for job_id in self.waiting() if free > 0 else []:
             if is_cancelled(self.folder, job_id):
                 self._end(job_id, "CANCELLED")
-            elif free > 0:
+            elif free > 0 and not self._pauses():
                 free -= 1
                 self._launch(job_id, 0, None)
 
@@ -120,12 +146,12 @@ class Pool:
         """The GPUs that fewest jobs have.
 
         Raises:
-            DataError: there are not so many.
+            SchedulerError: there are not so many now, though there were when the job was submitted.
         """
         if len(self.gpus) < count:  # the driver is asked for the first job that wants some
             self.gpus = visible_gpus()
         if len(self.gpus) < count:
-            raise DataError(f"got {len(self.gpus)} GPUs; allowed: at least {count}; see what nvidia-smi says")
+            raise SchedulerError(f"got {len(self.gpus)} GPUs; allowed: at least {count}; see what nvidia-smi says")
         held = [*(job.gpus for job in self.running.values()), *(state.gpus for state in self.orphans.values())]
         taken = Counter(chain.from_iterable(held))
         return sorted(self.gpus, key=lambda gpu: taken[gpu])[:count]
@@ -148,13 +174,25 @@ class Pool:
                     preexec_fn=lambda: set_parent_death_signal(signal.SIGTERM),
                 )
         except (OSError, AssayError) as error:
-            self._say(f"{job_id} cannot be started: {error}")
-            self._end(job_id, "EXIT 127")
+            self._not_started(job_id, error)
             return
         self._say(f"{job_id} {job.name} started as {process.pid}{' with ' if gpus else ''}{','.join(gpus)}")
         self.running[job_id] = Running(process, time.monotonic(), gpus, nowhere)
+        self.trouble = ""
         began = start_ticks(process.pid)
         write_state(self.folder, job_id, State(word="RUNNING", pid=process.pid, start_ticks=began, gpus=gpus))
+
+    def _not_started(self, job_id: str, error: OSError | AssayError) -> None:
+        """What is the job's own fault ends it; for anything else it stays where it is, and is tried again."""
+        if isinstance(error, DataError) or (isinstance(error, OSError) and error.errno in OWN_FAULTS):
+            self._say(f"{job_id} cannot be started: {error}")
+            self._end(job_id, "EXIT 127")
+            return
+        self.pause_until = time.monotonic() + PAUSE_S
+        self._complain(f"{job_id} cannot be started now, and stays in the queue: {error}")
+
+    def _pauses(self) -> bool:
+        return time.monotonic() < self.pause_until
 
     def _bury(self) -> None:
         """Jobs whose pool was killed were asked to stop by its death; they are lost once they have."""
@@ -175,7 +213,8 @@ class Pool:
             if cancelled:
                 self._end(job_id, "CANCELLED")
             elif code == UNFINISHED:
-                self._again(job_id, job)
+                if not self._pauses():
+                    self._again(job_id, job)
             else:
                 self._end(job_id, f"EXIT {code}")
 
@@ -192,6 +231,12 @@ class Pool:
         self.done.add(job_id)
         self.running.pop(job_id, None)
         self._say(f"{job_id} ended: {word}")
+
+    def _complain(self, text: str) -> None:
+        """Once, however often it is met in a row."""
+        if text != self.trouble:
+            self._say(text)
+        self.trouble = text
 
     def _say(self, text: str) -> None:
         with suppress(OSError):

@@ -202,7 +202,8 @@ class Client:
 def absent(program: str, why: str | None = None) -> str:
     """What to do where there is no client."""
     reason = f" ({why})" if why else ""
-    return f"vast.client: {program} cannot be started{reason}; pip install vastai in an environment of its own, name it"
+    fix = "pip install vastai in an environment of its own, then name its program in vast.client of the machine file"
+    return f"vast.client: {program} cannot be started{reason}; {fix}, or with assay stop --client"
 
 
 def clean(text: str) -> str:

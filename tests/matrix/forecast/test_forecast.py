@@ -5,12 +5,15 @@ import math
 import random
 import shutil
 import time
+from dataclasses import make_dataclass
 from pathlib import Path
+from typing import Annotated
 
 import pytest
 from tests.matrix.records import ROOT, true_seconds, write_run
 
 from assay.__main__ import main
+from assay.config import Before, Incidental
 from assay.errors import ConfigError
 from assay.machine import MachineConfig
 from assay.matrix.arms import resolve
@@ -18,7 +21,9 @@ from assay.matrix.forecast.budget import Piece, against, elapsed_share, jobs_nee
 from assay.matrix.forecast.forecast import StudyForecast, chain_lengths, forecast
 from assay.matrix.forecast.laws import GROWTH
 from assay.matrix.forecast.scaling import Estimate, Law, Sample, Target, total
+from assay.matrix.forecast.workload import read_recorded
 from assay.matrix.study import BudgetConfig
+from assay.studies.asl.config import Params
 
 HEAD = """\
 name: small
@@ -186,6 +191,15 @@ def test_runs_from_before_a_key_was_added_are_left_out_and_stay_complete(study):
     assert found.learnt_from["runs"] == 2 and found.arms["base"].missing == ()
 
 
+def test_runs_from_before_a_key_was_added_tell_where_it_says_what_they_did(study):
+    path = study()
+    runs(path, "base", {}, noises=(0.0,))
+    for mark, leaves in ((Before(3), {"added": 3}), (Incidental(), {})):
+        later = make_dataclass("Later", [("added", Annotated[int, mark])], bases=(Params,), frozen=True, kw_only=True)
+        (found,) = read_recorded(path.parent / "runs", "small", "asl", later)
+        assert found.parameters.leaves.items() >= leaves.items() and bool(found.parameters.leaves) == bool(leaves)
+
+
 def test_runs_of_other_parameters_are_missing_and_are_named(study):
     """As submit leaves them alone: they are no result of what the study now says."""
     path = study()
@@ -215,6 +229,19 @@ def test_what_a_run_of_other_parameters_did_is_not_counted_as_done(study, commit
     committed(path.parent / "runs/small/base/0")
     found = look(path)
     assert found.seconds.value == pytest.approx(3 * found.arms["base"].seconds.value)
+
+
+def test_what_a_complete_run_left_for_others_is_what_it_ran_with(study, committed):
+    """DVC's cache knows no key as incidental: data at another path are made anew."""
+    path = study()
+    runs(path, "base", {}, noises=(0.0,))
+    committed(path.parent / "runs/small/base/0")
+    known = look(path)
+    path = study(HEAD.replace("train.steps: 100", "train.steps: 100, data.path: elsewhere") + ARMS)
+    anew = look(path)
+    assert known.missing == anew.missing == 8  # base/0 is complete
+    simulate = anew.arms["base"].stages["simulate"].value
+    assert anew.seconds.value == pytest.approx(known.seconds.value + simulate)
 
 
 def test_a_run_that_was_moved_aside_is_none_of_the_study(study, committed):

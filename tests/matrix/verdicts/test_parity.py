@@ -68,9 +68,9 @@ def test_an_arm_known_to_repeat_another_is_not_named_again(make_cell):
 def test_unequal_budgets_are_listed_unless_the_arm_is_about_that(make_cell):
     cells = [make_cell(), make_cell("other", steps=200, wall_s=90.0)]
     assert unequal(ARMS, "base", cells) == [
-        "other: train/samples 800, of base 400",
-        "other: train/steps 200, of base 100",
-        "other: wall seconds 90, of base 50",
+        "other: train/samples 800, of base 400; allowed: 5 % apart, unless the arm is about its budget",
+        "other: train/steps 200, of base 100; allowed: 5 % apart, unless the arm is about its budget",
+        "other: wall seconds 90, of base 50; allowed: 25 % apart, unless the arm is about its budget",
     ]
     assert unequal({"base": arm(), "other": arm("train.steps")}, "base", cells) == []
 
@@ -78,6 +78,14 @@ def test_unequal_budgets_are_listed_unless_the_arm_is_about_that(make_cell):
 def test_small_differences_of_time_are_the_machines(make_cell):
     cells = [make_cell(), make_cell("other", steps=104, wall_s=60.0)]
     assert unequal(ARMS, "base", cells) == []
+
+
+def test_a_run_whose_training_was_found_in_the_cache_has_spent_no_time_that_could_be_compared(make_cell):
+    whole, cached = {"seconds": {"train": 40.0, "validate": 9.0}}, {"seconds": {"validate": 9.0}}
+    cells = [make_cell("base", 0, **whole), make_cell("base", 1, **cached, wall_s=10.0)]
+    assert unequal(ARMS, "base", [*cells, make_cell("other", 0, **cached, wall_s=10.0)]) == []
+    (line,) = unequal(ARMS, "base", [*cells, make_cell("other", 1, **whole, wall_s=90.0)])
+    assert line.startswith("other: wall seconds 90, of base 50;")
 
 
 def test_means_are_over_complete_runs(make_cell):

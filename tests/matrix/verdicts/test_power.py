@@ -86,6 +86,12 @@ def test_the_smallest_improvement_that_can_be_shown_comes_on_top_of_the_margin()
     assert "5 seeds show an improvement of 8.4" in without.text
 
 
+def test_an_improvement_by_all_there_is_or_more_is_none_that_an_error_can_show():
+    found = answer(claim("superior", 0.0), 2, spread=0.5)
+    assert found.detectable > 1
+    assert "with probability 80 %, which a metric that is to fall cannot reach" in found.text
+
+
 def test_equivalence_is_answered_if_the_margin_is_wide_enough_for_the_spread():
     narrow, wide = (answer(claim("equivalent", margin), 5, spread=0.05) for margin in (0.05, 0.2))
     assert wide.can and not narrow.can

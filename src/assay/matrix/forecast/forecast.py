@@ -147,7 +147,9 @@ class Forecaster:
         runs = {cell: each for cell, each in self._own.items() if cell[0] in arms and cell[1].isdecimal()}
         now = planned(data, {arm: arms[arm].overrides for arm, _ in runs})
         ended = ((cell, each.record.run) for cell, each in runs.items() if each.attempts and each.attempts[-1].ended)
-        texts = {(arm, seed): changed(run.params, {**now[arm], SEED: int(seed)}) for (arm, seed), run in ended}
+        texts = {
+            (arm, seed): changed(run.params, {**now[arm], SEED: int(seed)}, self.params) for (arm, seed), run in ended
+        }
         return {cell: text for cell, text in texts.items() if text}
 
     def is_complete(self, arm: str, seed: str) -> bool:
@@ -156,10 +158,10 @@ class Forecaster:
         return run is not None and run.complete and (arm, seed) not in self.changed
 
     def computed(self) -> set[Key]:
-        """Stages that complete runs of the last commit have left in DVC's cache."""
+        """Stages that complete runs of the last commit have left in DVC's cache, which knows no key as incidental."""
         commit = _commit(self.folder)
         return {
-            self.sharing.key(stage, self.parameters[arm], int(seed))
+            self.sharing.key(stage, run.parameters, int(seed))
             for (arm, seed), run in self._own.items()
             if arm in self.parameters and seed.isdecimal() and self.is_complete(arm, seed)
             if commit is not None and run.record.run.commit == commit

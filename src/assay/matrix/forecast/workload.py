@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from assay.config.recorded import completed
 from assay.errors import DataError
 from assay.matrix.cells import METRICS, STACK
 from assay.matrix.forecast.pipeline import SEED, Parameters, leaves_of
@@ -85,7 +86,7 @@ def _parameters(params: type, run: Run, known: dict[str, Parameters]) -> Paramet
     if key not in known:
         known[key] = Parameters({})
         with suppress(KeyError, TypeError):
-            known[key] = Parameters(dict(leaves_of(params, run.params)))
+            known[key] = Parameters(dict(leaves_of(params, completed(params, run.params))))
     return known[key]
 
 

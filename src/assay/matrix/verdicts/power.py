@@ -164,6 +164,8 @@ def _describe(hypothesis: HypothesisConfig, found: Answer, level: float) -> str:
         words = f"{seeds}: no replicates have been seen yet, so what they can show is unknown"
     elif hypothesis.test == "superior":
         words = f"{seeds} show an improvement of {size(found.detectable)} or more with probability {100 * POWER:.0f} %"
+        if hypothesis.margin_is == "relative" and found.detectable >= 1:
+            words += ", which a metric that is to fall cannot reach"
     else:
         words = f"{seeds} show a margin of {size(found.detectable)} or more with probability {100 * POWER:.0f} %"
         if not found.can:

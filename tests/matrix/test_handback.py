@@ -1,0 +1,70 @@
+"""What a complete run hands back is its own: metrics of other pipelines, and of two meanings, are none of it."""
+
+import json
+
+from tests.matrix.toy import PIPELINE, Inline, Repository
+
+from assay.matrix.submit import open_study, submit
+
+NESTED = """\
+stages:
+  validate:
+    cmd: "true"
+    metrics:
+      - results/validate/metrics.json
+"""
+LOCK = """\
+schema: '2.0'
+stages:
+  validate:
+    cmd: "true"
+    outs:
+      - path: results/validate/metrics.json
+        hash: md5
+        md5: {md5}
+        size: 16
+"""
+
+
+def metrics(repository: Repository) -> dict[str, float]:
+    submit(open_study(repository.study, "fast"), Inline())
+    found: dict[str, float] = json.loads((repository.run("fast", 0) / "metrics.json").read_text())
+    return found
+
+
+def test_metrics_of_a_pipeline_below_that_has_not_run_here_are_not_the_run_s(repository):
+    """Its lock file is committed and its result lies in the cache that all clones share."""
+    md5, content = "8ba2b5f3ee1cb0a8a4df4b2e3e0f6bd5", '{"error": 99999}'
+    (repository.folder / "other").mkdir()
+    (repository.folder / "other/dvc.yaml").write_text(NESTED)
+    (repository.folder / "other/dvc.lock").write_text(LOCK.format(md5=md5))
+    kept = repository.folder / ".dvc/cache/files/md5" / md5[:2] / md5[2:]
+    kept.parent.mkdir(parents=True)
+    kept.write_text(content)
+    repository.commit()
+    assert metrics(repository)["validate/error"] == 0.5
+
+
+def test_metrics_declared_for_all_stages_are_the_run_s(repository):
+    text = PIPELINE.replace(
+        "    metrics:\n      - results/validate/metrics.json:\n          cache: false\n",
+        "      - results/validate/metrics.json\nmetrics:\n  - results/validate/metrics.json\n",
+    )
+    text = text.replace("outs: [results/validate/table.csv]", "outs:\n      - results/validate/table.csv")
+    (repository.folder / "dvc.yaml").write_text(text)
+    repository.commit()
+    assert metrics(repository)["validate/error"] == 0.5
+
+
+def test_two_files_that_give_one_name_two_values_are_refused(repository):
+    stage = repository.folder / "stage.py"
+    more = 'json.dump({"error": 7}, open("results/validate/ood.json", "w"))\nraise'
+    stage.write_text(stage.read_text().replace("raise", more))
+    declared = "      - results/validate/ood.json:\n          cache: false\n"
+    (repository.folder / "dvc.yaml").write_text(PIPELINE + declared)
+    repository.commit()
+    submit(open_study(repository.study, "fast"), Inline())
+    run = repository.run("fast", 0)
+    assert not (run / "metrics.json").exists()
+    said = "got validate/error, which another metrics file has too; give each a folder of its own"
+    assert said in (run / "job.log").read_text()
