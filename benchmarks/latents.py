@@ -5,7 +5,8 @@
 The first way: batches by index, too, but one product for every projection, decoder and encoder called for each of two
 losses, an unfused Adam, the loss fetched by `.item()` at every step, nothing compiled, and nvidia-smi asked twice an
 epoch where there is one. Both train the skip model of the same size on the same batches and take turns; printed are
-medians of times and of ratios turn by turn. On a GPU the engine's compile modes, TF32 and bf16 are measured, too.
+medians of times and of ratios turn by turn, and the model's FLOP/s: those of matrix products, as torch counts them.
+On a GPU the engine's compile modes, TF32 and bf16 are measured, too.
 Goals: on a CPU 1.15 times at 976 neurons; on a GPU 3 times at batch 32, 1.5 at 512, five seeds in twice
 the time of one.
 """
@@ -21,6 +22,7 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from assay.config import load
 from assay.engine.precision import Compiled, pick_device
@@ -124,6 +126,13 @@ def timed(steps: Callable[[int], None], device: torch.device) -> float:
     return (clock() - begun) / STEPS_OF_A_TURN
 
 
+def products(steps: Callable[[int], None]) -> int:
+    """Floating-point operations of one step."""
+    with FlopCounterMode(display=False) as counter:
+        steps(1)
+    return counter.get_total_flops()
+
+
 def variants(device: torch.device) -> dict[str, list[str]]:
     """What is measured beside the first way."""
     found = {"engine": [], f"engine, {MEMBERS} seeds at once": [f"train.ensemble_size={MEMBERS}"]}
@@ -156,6 +165,8 @@ def main() -> None:
     ways = {"first way": first_way(*made([]), given.neurons)}
     ways |= {name: this_way(*made(overrides)) for name, overrides in variants(device).items()}
     taken = [{name: timed(steps, device) for name, steps in ways.items()} for _ in range(WARM_UP + TURNS)][WARM_UP:]
+    flops = {name: products(ways["engine"]) * (MEMBERS if "seeds" in name else 1) for name in ways}
+    flops["first way"] = products(ways["first way"])
     print(f"{given.neurons} neurons, batch {given.batch}, on {device.type}, {torch.get_num_threads()} threads")
     for name in ways:
         seconds = statistics.median(row[name] for row in taken)
@@ -163,7 +174,10 @@ def main() -> None:
             other: statistics.median(row[other] / row[name] for row in taken) for other in ("first way", "engine")
         }
         print(f"    {name:24s} {1e3 * seconds:8.3f} ms a step, {against['first way']:.2f} x the first way, ", end="")
-        print(f"{1 / against['engine']:.2f} times the engine's time", flush=True)
+        print(
+            f"{1 / against['engine']:.2f} times the engine's time, {flops[name] / seconds / 1e9:.0f} GFLOP/s",
+            flush=True,
+        )
 
 
 SCHEDULE = ("warmup_fraction", "initial_division", "final_division")
