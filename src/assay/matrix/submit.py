@@ -130,7 +130,7 @@ def render(study: Study, scheduler: Scheduler, decisions: Sequence[Decision]) ->
 
 
 def _cells(study: Study) -> list[tuple[str, int]]:
-    """Seed by seed, so that every arm has a first result soon; a copy of an arm comes last, perhaps to find its results."""
+    """Seed by seed, so that every arm has a result soon; copies of an arm come last, and may find its results."""
     order = sorted(study.resolved.arms.values(), key=lambda arm: arm.same_as is not None)
     return [(arm.name, seed) for seed in study.resolved.config.seeds for arm in order]
 
