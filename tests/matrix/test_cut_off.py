@@ -37,6 +37,14 @@ def test_cancel_ends_a_job_whose_submitter_died_before_it_knew(repository, sched
     assert sorted(scheduler.cancelled) == ["1", "2"]
 
 
+def test_status_says_that_a_job_may_be_there_that_nobody_knows(repository, scheduler):
+    give(repository, scheduler)
+    forget_job(repository.run("fast", 0))
+    found = study_status(repository.study, "fast")[0]
+    told = "submission.json: cut off before its job was known; assay submit and cancel ask commanded for it"
+    assert (found.state, found.evidence) == ("missing", [told])
+
+
 def test_such_a_job_is_found_where_the_study_goes_to_another_scheduler_now(repository, scheduler, monkeypatch):
     give(repository, scheduler)
     forget_job(repository.run("fast", 0))

@@ -29,7 +29,7 @@ from assay.matrix.expand import Expanded
 from assay.matrix.git import repository
 from assay.matrix.jobs import Standing, jobs_of
 from assay.matrix.study import StudyConfig, params_path
-from assay.matrix.submission import JOB_LOG, QUEUED, machine_option, read_submission, taken_over, was_queued
+from assay.matrix.submission import JOB_LOG, QUEUED, SUBMISSION, machine_option, read_submission, taken_over, was_queued
 from assay.matrix.submit import runs_folder
 from assay.progress import UNFINISHED
 from assay.rented import paid_for
@@ -131,10 +131,20 @@ def with_job(found: Diagnosis, run: Path, job: Standing | None) -> Diagnosis:
         return replace(found, state=alive, cause=None, action="", evidence=[])
     if found.state == "queued":
         ended = [f"{JOB_LOG}: job {job.job} of {job.scheduler} ended before it began ({job.word})"] if job else []
-        return replace(found, state=MISSING, action="", evidence=ended)
+        return replace(found, state=MISSING, action="", evidence=ended or _doubts(run))
     if found.state == COMPLETE:
         return replace(found, state=NOT_HANDED_BACK, evidence=[f"{METRICS}: not there: the result was not handed back"])
     return found
+
+
+def _doubts(run: Path) -> list[str]:
+    """A job may be there that nobody knows: its submission was cut off."""
+    submission = read_submission(run)
+    if submission is None or submission.job or not submission.scheduler:
+        return []
+    return [
+        f"{SUBMISSION}: cut off before its job was known; assay submit and cancel ask {submission.scheduler} for it"
+    ]
 
 
 def show_study(path: Path, only: str | None, found: list[Diagnosis]) -> None:
