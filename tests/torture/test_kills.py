@@ -147,8 +147,12 @@ def refuse_damage(trial) -> None:
 
 def stage_has_ended(trial) -> bool:
     """The stage has written its model and marked its checkpoints, or DVC has taken note and they are removed."""
-    noted = "\n  train:\n" in (trial.folder / "dvc.lock").read_text()
-    return noted or any(trial.run.glob("checkpoints/*/complete"))
+    return is_noted(trial) or any(trial.run.glob("checkpoints/*/complete"))
+
+
+def is_noted(trial) -> bool:
+    """DVC has taken note of the stage, and does not begin it again."""
+    return "\n  train:\n" in (trial.folder / "dvc.lock").read_text()
 
 
 def repeated(trial) -> int | None:
@@ -175,10 +179,10 @@ def torture(project, seed: str, count: int) -> Outcome:
         kill = kill_once(trial, rng, project.undisturbed.seconds)
         kills, code = (kills, 0) if kill is None else ([*kills, kill], None)
     if code != 0:
-        step = trial.saved()
+        step, noted = trial.saved(), is_noted(trial)
         code = trial.start().wait(120)
         assert code == 0, trial.log()
-        assert (f"goes on from step {step}" in trial.log()) == (step > 0)
+        assert (f"goes on from step {step}" in trial.log()) == (step > 0 and not noted)
     assert trial.files() == project.undisturbed.files
     assert not trial.processes()
     refuse_damage(trial)
