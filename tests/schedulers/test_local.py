@@ -114,8 +114,8 @@ def test_a_killed_pool_asks_its_jobs_to_stop_and_the_next_one_calls_them_lost(po
 def test_what_a_killed_pool_had_queued_is_run_by_the_next_one(pool_process, tmp_path):
     pool = Local(tmp_path / "pool", jobs=1)
     pool.submit(hold(tmp_path, "first"))
+    wait_until((tmp_path / "first.ready").exists)  # its pool has the lock, so that the second job starts no other
     queued = pool.submit(job(tmp_path, "open('ran', 'w')", "second"))
-    wait_until((tmp_path / "first.ready").exists)
     os.kill(pool_process(), signal.SIGKILL)
     wait_until(lambda: not pool.has_pool())
     assert pool.states([queued]) == {queued: "QUEUED"}
