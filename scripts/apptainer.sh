@@ -56,7 +56,7 @@ find_root() {
   [[ $EUID == 0 ]] || return 0
   every=$(printf '%016x' $(((1 << ($(</proc/sys/kernel/cap_last_cap) + 1)) - 1)))
   [[ $(</proc/self/status) != *CapEff:*"$every"*CapBnd:* ]] || return 0
-  if [[ $(</etc/subuid) == *root:* && $(</etc/subgid) == *root:* ]]; then
+  if grep -qs ^root: /etc/subuid && grep -qs ^root: /etc/subgid; then
     options+=(--fakeroot)
   else
     say "root lacks capabilities here; if that ends it: echo root:100000:65536 | tee -a /etc/subuid /etc/subgid"
@@ -69,6 +69,7 @@ prepare() {
     (umask 022 && tar -x -C "$1")
   local wheelhouse=${WHEELHOUSE:-.wheelhouse} base
   options=(--build-arg "TORCH=$torch" --build-arg "COMMIT=$commit" --build-arg "LOCK=sha256:$lock")
+  find_root
   # The default, 9, takes several times as long for an image that is a few per cent smaller; any Apptainer reads both.
   if [[ -n $program && $("$program" build --help 2>&1) == *--mksquashfs-args* ]]; then
     options+=(--mksquashfs-args "-Xcompression-level 4")
@@ -109,7 +110,6 @@ fresh=${sif%.sif}.new.sif
 context=$(mktemp -d)
 trap 'rm -rf -- "$context" "$fresh"' EXIT
 prepare "$context"
-find_root
 mkdir -p -- "$(dirname -- "$sif")"
 (cd -- "$context" && "$program" build --force "${options[@]}" "$fresh" apptainer.def)
 mv -- "$fresh" "$sif" # a build that fails leaves the image that jobs may be using

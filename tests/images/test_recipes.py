@@ -13,7 +13,7 @@ ROOT = Path(__file__).parents[2]
 SOURCES = ("Dockerfile", "apptainer.def", "pyproject.toml", "requirements", "scripts")
 RECIPES = [ROOT / name for name in ("Dockerfile", "apptainer.def", ".dockerignore")]
 SYSTEM = "/usr/bin:/bin"
-TOOLS = ("bash", "cat", "cp", "cut", "dirname", "env", "git", "realpath", "sed", "sha256sum", "tar")
+TOOLS = ("bash", "cat", "cp", "cut", "dirname", "env", "git", "grep", "realpath", "sed", "sha256sum", "tar")
 BASE = re.findall(r"^ARG BASE_IMAGE=(\S+)$", (ROOT / "Dockerfile").read_text(), re.MULTILINE)
 
 
@@ -100,6 +100,16 @@ def test_without_docker_the_sif_is_made_from_the_base(prepare, repository, tmp_p
     assert "no Docker here" in said and "by scripts/install.sh and the lock, from the network" in said
     assert {"BOOTSTRAP=docker", f"FROM={BASE[0]}", "TORCH=cpu", f"COMMIT={commit_of(repository)}"} <= set(options)
     assert (context / "apptainer.def").exists() and (context / "src/assay/__init__.py").exists()
+
+
+def test_what_is_prepared_for_spython_has_all_that_the_script_gives_itself(prepare, repository, tmp_path):
+    stub(tmp_path / "bin/docker", "exit 1")
+    stub(tmp_path / "bin/apptainer", 'printf "%s\\n" "$@"; shift $(($# - 2)); touch "$1"')
+    options, _, _ = prepare()
+    environment = {"PATH": f"{tmp_path / 'bin'}:{SYSTEM}", "HOME": os.environ["HOME"]}
+    done = subprocess.run([repository / "scripts/apptainer.sh"], env=environment, capture_output=True, check=True)
+    sif = [str(repository / "assay.new.sif"), "apptainer.def"]
+    assert done.stdout.decode().splitlines() == ["build", "--force", *options, *sif]
 
 
 def test_dockers_image_of_this_commit_is_taken_with_its_digest(prepare, repository, tmp_path):
