@@ -39,13 +39,9 @@ def write_bytes(path: Path, content: bytes, durable: bool = True) -> None:
         raise DataError(f"{path}: cannot be written ({error.strerror}); make room, then run it again") from error
 
 
-def is_blank(path: Path) -> bool:
-    """Whether nothing was ever written, or a crash took it: a file without a byte, or with zeros in their place."""
-    if not os.path.lexists(path):
-        return True
-    with suppress(OSError), path.open("rb") as file:
-        return file.read(1) in (b"", b"\0")
-    return False
+def is_blank(content: bytes) -> bool:
+    """Whether a file says nothing, as a crash leaves one that was not flushed: no byte, or zeros in their place."""
+    return not content.strip(b"\0")
 
 
 def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[str | float]]) -> None:

@@ -120,7 +120,8 @@ def _unread(machine: MachineConfig) -> Iterator[str]:
         yield f"container.{key}: got a value with kind {kind}; allowed: none; remove it, or choose another kind"
     if machine.scheduler == "local":
         if machine.chain is not None:
-            yield "chain: got a number with scheduler local; allowed: null, as the pool starts a run anew by itself"
+            given = "chain: got a number with scheduler local"
+            yield f"{given}; allowed: null, as the pool starts a run anew by itself; remove it"
         if machine.resources.nodes > 1:
             given = f"resources.nodes: got {machine.resources.nodes} with scheduler local"
             yield f"{given}; allowed: 1, this computer; choose the scheduler of a cluster"

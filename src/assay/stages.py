@@ -28,15 +28,16 @@ def stage(parsed: argparse.Namespace, rest: list[str]) -> int:
         raise ConfigError(f"stage: got {parsed.stage}; allowed for study {parsed.study}: {allowed}")
     if parsed.keys:
         return _print_keys(config, config.STAGES[parsed.stage])
+    from assay.engine.memory import keep_freed_memory
+
+    keep_freed_memory()
     if parsed.stack:
         return _train_stack(parsed, rest)
     processes = processes_wanted(parsed.processes, os.environ) if _trains(config, parsed.stage) else 1
     if processes > 1:
         return _run_together(parsed, rest, processes)
     from assay.config import resolved
-    from assay.engine.memory import keep_freed_memory
 
-    keep_freed_memory()
     progress.announce(parsed.study, parsed.stage)
     params = study_params(parsed.study, parsed.params, _overrides(rest))
     progress.announce(parsed.study, parsed.stage, params=resolved(params))
@@ -82,10 +83,8 @@ def _train_stack(parsed: argparse.Namespace, rest: list[str]) -> int:
     if rest:
         raise ConfigError(f"{rest[0]}: got a key with --stack; allowed: none, the file has the parameters of each run")
     from assay.config.load import read
-    from assay.engine.memory import keep_freed_memory
     from assay.files import write_bytes
 
-    keep_freed_memory()
     plan = read(parsed.stack, "`assay submit --stack` writes it")
     progress.announce(parsed.study, parsed.stage)
     with progress.phase("import", 1, unit="modules"):

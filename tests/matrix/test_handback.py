@@ -66,5 +66,6 @@ def test_two_files_that_give_one_name_two_values_are_refused(repository):
     submit(open_study(repository.study, "fast"), Inline())
     run = repository.run("fast", 0)
     assert not (run / "metrics.json").exists()
+    assert "toy-fast" not in repository.git("for-each-ref", "refs/exps"), "and nothing was published"
     said = "got validate/error, which another metrics file has too; give each a folder of its own"
     assert said in (run / "job.log").read_text()

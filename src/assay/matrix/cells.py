@@ -8,11 +8,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from assay.config.fields import Problem
 from assay.config.load import assign
 from assay.config.recorded import completed, deciding_part
 from assay.errors import ConfigError, DataError
-from assay.matrix.expand import nearest
+from assay.matrix.refusals import place_problems
 from assay.matrix.study import StudyConfig
 from assay.matrix.submission import machine_option, read_submission, was_queued
 from assay.runs.advice import command
@@ -21,7 +20,7 @@ from assay.runs.provenance import masked_facts
 from assay.runs.record import Attempt, Stage
 from assay.runs.status import collect
 from assay.runs.store import RunFolder, RunRecord
-from assay.studies import study_config, study_names
+from assay.studies import study_config
 
 METRICS = "metrics.json"
 STACK = "stack.json"
@@ -106,10 +105,10 @@ def params_class(path: Path, study: StudyConfig) -> type:
     """The class of the parameters of a study file's package.
 
     Raises:
-        ConfigError: there is no such package.
+        ConfigError: there is no such package, or no pipeline.
     """
-    if study.study not in study_names():
-        raise ConfigError(f"{path}: {Problem('study', study.study, *nearest(study.study, study_names()))}")
+    if problems := [f"{path}: {problem}" for problem in place_problems(path, study)]:
+        raise ConfigError("\n".join(problems))
     found: type = study_config(study.study).Params
     return found
 

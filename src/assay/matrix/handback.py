@@ -39,6 +39,7 @@ def hand_back(submission: Submission, run: Path) -> None:
     try:
         with chdir(pipeline), Repo() as repo:
             files = _metric_files(repo)
+            found = _named(files)  # before anything is published
             uncached = [name for name in files if not _is_cached(repo, name)]
             repo.experiments.save(
                 targets=["dvc.yaml"],  # other pipelines of the repository have not run here
@@ -49,7 +50,6 @@ def hand_back(submission: Submission, run: Path) -> None:
     except DvcException as error:
         raise DataError(f"{submission.clone}: DVC cannot save the experiment ({error}); submit it again") from error
     publish(submission)
-    found = _named(files)
     write_bytes(run / METRICS, (json.dumps(found, indent=1) + "\n").encode())
 
 

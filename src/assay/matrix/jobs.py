@@ -151,7 +151,8 @@ def _prepare(planned: Planned, stages: list[str]) -> None:
     """The run's folder; metrics of an earlier result are removed, for where they are nothing is missing."""
     run = planned.run
     (run / METRICS).unlink(missing_ok=True)
-    if is_blank(run / "run.json"):
+    known = run / "run.json"
+    if not known.exists() or is_blank(known.read_bytes()):
         study, arm, seed = run.parts[-3:]
         params = planned.submission.params
         told = Run(study=study, arm=arm, seed=seed, stages=stages, params=params and recordable(params))

@@ -110,9 +110,10 @@ def read_submission(run: Path) -> Submission | None:
         DataError: the file is damaged.
     """
     path = run / SUBMISSION
-    if is_blank(path):
-        return None
     try:
-        return Submission(**json.loads(path.read_text()))
+        content = path.read_bytes()
+        return None if is_blank(content) else Submission(**json.loads(content))
+    except FileNotFoundError:
+        return None
     except (ValueError, TypeError) as error:
         raise DataError(f"{path}: damaged ({error}); remove it and submit the run again") from None

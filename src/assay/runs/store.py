@@ -119,7 +119,10 @@ class RunFolder:
         """
         run_file = self.path / "run.json"
         place: dict[str, Any] = dict(zip(("study", "arm", "seed"), names(self.path), strict=True))
-        run = Run(**place) if is_blank(run_file) else dataclasses.replace(_read(Run, run_file), **place)
+        with named(run_file, READ):
+            content = run_file.read_bytes() if os.path.lexists(run_file) else b""
+        blank = is_blank(content)
+        run = Run(**place) if blank else dataclasses.replace(_decoded(Run, run_file, content), **place)
         attempts = [_read(Attempt, self._attempt(number)) for number in sorted(self._numbers())]
         return RunRecord(folder=self.path, run=run, attempts=attempts)
 
@@ -237,6 +240,10 @@ def _encode(record: Attempt | Run) -> bytes:
 def _read(cls: type[R], path: Path) -> R:
     with named(path, READ):
         content = path.read_bytes()
+    return _decoded(cls, path, content)
+
+
+def _decoded(cls: type[R], path: Path, content: bytes) -> R:
     try:
         return from_json(cls, json.loads(content))
     except (ValueError, RecursionError) as error:
