@@ -116,10 +116,8 @@ def _refuse_other_content(folder: Path) -> None:
 def _fill(params: Params, folder: Path) -> None:
     arrays = {name: _new_array(folder / f"{name}.npy", *spec) for name, spec in array_shapes(params).items()}
     with StopRequest() as stop, phase("simulate", params.data.phantoms, unit="phantoms", stop=stop) as progress:
-        for start, rows in _blocks(params):
-            for name, values in rows.items():
-                arrays[name][start : start + len(values)] = values
-            progress.advance(len(rows["signals"]))
+        for count in _write_blocks(params, arrays):
+            progress.advance(count)
     for array in arrays.values():
         array.flush()
     write_bytes(folder / "manifest.json", _manifest(params, arrays["targets"], arrays["digests"]))
@@ -133,18 +131,18 @@ def _new_array(path: Path, shape: tuple[int, ...], dtype: str) -> Any:
     return array
 
 
-def _blocks(params: Params) -> Iterator[tuple[int, Rows]]:
-    """Blocks of samples in their order, as many at once as torch has threads.
+def _write_blocks(params: Params, arrays: Rows) -> Iterator[int]:
+    """Fill the arrays a block at a time, as many at once as torch has threads; gives the size of each when it is there.
 
     Whole blocks side by side take half the time of threads inside each operation, which are short.
     """
     threads = torch.get_num_threads()
-    waiting: deque[Future[tuple[int, Rows]]] = deque()
+    waiting: deque[Future[int]] = deque()
     with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
         try:
             for start in range(0, params.data.phantoms, BLOCK):
-                waiting.append(pool.submit(_block, params, start))
-                if len(waiting) > threads:  # no more in memory than are worked on, and the one that is written
+                waiting.append(pool.submit(_write_block, params, arrays, start))
+                if len(waiting) > threads:
                     yield waiting.popleft().result()
             while waiting:
                 yield waiting.popleft().result()
@@ -153,7 +151,7 @@ def _blocks(params: Params) -> Iterator[tuple[int, Rows]]:
             torch.set_num_threads(threads)  # part of it belongs to the process, not to the thread that sets it
 
 
-def _block(params: Params, start: int) -> tuple[int, Rows]:
+def _write_block(params: Params, arrays: Rows, start: int) -> int:
     """The samples from `start` on, on the CPU: the same parameters give the same data set on any machine."""
     phantoms, clean = simulate_block(params, BLOCK, (params.seed, "phantoms", start // BLOCK), torch.device("cpu"))
     kept = min(BLOCK, params.data.phantoms - start)
@@ -165,7 +163,10 @@ def _block(params: Params, start: int) -> tuple[int, Rows]:
     }
     rows = {name: value[:kept].numpy() for name, value in values.items()}
     samples = ({name: row[offset] for name, row in rows.items()} for offset in range(kept))
-    return start, {**rows, "digests": np.stack([sample_digest(sample) for sample in samples])}
+    rows["digests"] = np.stack([sample_digest(sample) for sample in samples])
+    for name, row in rows.items():
+        arrays[name][start : start + kept] = row
+    return kept
 
 
 def array_shapes(params: Params) -> dict[str, tuple[tuple[int, ...], str]]:
