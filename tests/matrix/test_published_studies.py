@@ -1,4 +1,4 @@
-"""Two published studies' numbers: what was claimed from them, and what can be."""
+"""Two published studies' numbers: what they set out to show, and what they can show."""
 
 import pytest
 from tests.matrix.made_runs import FAILED, MIN, claim, runs, verdict
