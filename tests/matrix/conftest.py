@@ -1,6 +1,10 @@
-"""What tests of submitting begin with: a repository with a small study, and a scheduler that only takes notes."""
+"""What tests of studies begin with: a repository with a small one, a scheduler that only takes notes, a study file."""
+
+import shutil
+from pathlib import Path
 
 import pytest
+from tests.matrix.study_file import ROOT, TEXT
 from tests.matrix.toy import Commanded, Repository
 
 
@@ -12,3 +16,12 @@ def repository(tmp_path) -> Repository:
 @pytest.fixture
 def scheduler() -> Commanded:
     return Commanded()
+
+
+@pytest.fixture
+def file(tmp_path) -> Path:
+    for name in ("params.yaml", "dvc.yaml"):
+        shutil.copy(ROOT / name, tmp_path / name)
+    path = tmp_path / "study.yaml"
+    path.write_text(TEXT)
+    return path

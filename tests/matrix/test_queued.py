@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from tests.matrix.toy import Commanded, Repository, record
+from tests.matrix.toy import POOL, Commanded, Repository, record
 
 from assay.__main__ import main
 from assay.errors import ConfigError
@@ -15,7 +15,6 @@ from assay.matrix.verdicts.registration import read_registration
 from assay.schedulers.client import SilentError
 from assay.schedulers.local import Local, claimed
 
-POOL = ".assay/pool"
 STASH = "5" * 40
 
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from tests.matrix.toy import Repository, record
+from tests.matrix.toy import POOL, Repository, record
 
 from assay.__main__ import main
 from assay.machine import MachineConfig
@@ -22,7 +22,6 @@ from assay.runs.record import Resources
 from assay.runs.store import RunFolder
 from assay.schedulers.local import Local, claimed
 
-POOL = ".assay/pool"
 FAULT = {"kind": "ValueError", "error": "no"}
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from assay.matrix.submission import read_submission
+from assay.matrix.submit import Decision, open_study, submit
 from assay.runs.record import Attempt, Run, Stage
 from assay.runs.store import RunFolder, this_process
 from assay.schedulers import ALIVE, Job, Meaning, Scheduler
@@ -60,6 +61,9 @@ metrics:
 hypotheses:
   H1: {claim: It does., metric: validate/error, arm: fast, versus: slow, test: superior, margin: 0.1}
 """
+POOL = ".assay/pool"
+ALL = [(arm, seed) for seed in (0, 1) for arm in ("slow", "fast", "broken")]
+"""Its runs, in the order in which they are submitted."""
 
 
 class Repository:
@@ -169,3 +173,7 @@ def record(run: Path, code: int | None, commit: str = "", stage: Mapping[str, An
     stages = [Stage(study="asl", stage="validate", started=now, ended=now, code=code, **(stage or {}))]
     if code is not None:
         folder.update(replace(attempt, ended=now, code=code, stages=stages))
+
+
+def give(repository: Repository, scheduler: Commanded, **options: bool) -> list[Decision]:
+    return submit(open_study(repository.study, None), scheduler, **options)

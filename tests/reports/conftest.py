@@ -1,4 +1,4 @@
-"""A made-up study with a hostile log, reported once for every test that reads."""
+"""A made-up study with a hostile log, reported once for every test that reads; a small one for tests that change it."""
 
 import json
 import random
@@ -34,3 +34,8 @@ def study(tmp_path_factory) -> Path:
 def written(study) -> Written:
     """Its report."""
     return write(study)
+
+
+@pytest.fixture
+def small(tmp_path) -> Path:
+    return make_study(tmp_path / "small", 3, 2)

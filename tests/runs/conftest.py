@@ -1,4 +1,4 @@
-"""Commands under supervision, as a scheduler would start them."""
+"""What tests of runs begin with: commands under supervision, as a scheduler would start them, records, code."""
 
 import json
 import os
@@ -11,6 +11,10 @@ from pathlib import Path
 
 import psutil
 import pytest
+from tests.runs.ended_runs import Case
+from tests.runs.repository import Repository
+
+from assay.runs.store import RunFolder
 
 SOURCE = Path(__file__).parents[2] / "src"
 
@@ -102,3 +106,22 @@ def supervised(tmp_path) -> Iterator[Supervised]:
         left.kill()
     for process in made.started:
         process.communicate()
+
+
+@pytest.fixture
+def case(tmp_path) -> Case:
+    return Case(tmp_path)
+
+
+@pytest.fixture
+def folder(tmp_path) -> RunFolder:
+    """A run that nobody has begun."""
+    return RunFolder(tmp_path / "runs" / "asl" / "deep" / "3")
+
+
+@pytest.fixture
+def repository(tmp_path) -> Repository:
+    """A repository that the test may change."""
+    root = tmp_path / "project"
+    root.mkdir()
+    return Repository(root)

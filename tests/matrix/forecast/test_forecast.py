@@ -1,70 +1,21 @@
 """What a study will take, learnt from the runs that there are."""
 
 import json
-import math
-import random
-import shutil
 import time
 from dataclasses import make_dataclass
 from pathlib import Path
 from typing import Annotated
 
 import pytest
-from tests.matrix.records import ROOT, true_seconds, write_run
+from tests.matrix.forecast.conftest import ARMS, HEAD, look, runs
+from tests.matrix.records import true_seconds, write_run
 
 from assay.__main__ import main
 from assay.config import Before, Incidental
-from assay.errors import ConfigError
-from assay.machine import MachineConfig
-from assay.matrix.arms import resolve
-from assay.matrix.forecast.budget import Piece, against, elapsed_share, jobs_needed, unfit
-from assay.matrix.forecast.forecast import StudyForecast, chain_lengths, forecast
 from assay.matrix.forecast.laws import GROWTH
-from assay.matrix.forecast.scaling import Estimate, Law, Sample, Target, total
+from assay.matrix.forecast.scaling import Estimate
 from assay.matrix.forecast.workload import read_recorded
-from assay.matrix.study import BudgetConfig
 from assay.studies.asl.config import Params
-
-HEAD = """\
-name: small
-question: What does it take?
-study: asl
-pipeline: dvc.yaml
-baseline: base
-seeds: [0, 1, 2]
-base: {train.steps: 100}
-"""
-ARMS = """\
-arms:
-  base: {reason: the reference}
-  longer: {reason: ten times the steps, set: {train.steps: 1000}}
-  rate: {reason: another rate, set: {train.optimizer.lr: 0.5}}
-"""
-
-
-@pytest.fixture
-def study(tmp_path):
-    """A function that writes a study file; its runs are below runs/small."""
-    for name in ("params.yaml", "dvc.yaml"):
-        shutil.copy(ROOT / name, tmp_path / name)
-
-    def write(text: str = HEAD + ARMS) -> Path:
-        path = tmp_path / "study.yaml"
-        path.write_text(text)
-        return path
-
-    return write
-
-
-def look(path: Path, **machine: object) -> StudyForecast:
-    return forecast(path, resolve(path), MachineConfig(**machine))
-
-
-def runs(
-    path: Path, arm: str, changes: dict[str, object], noises=(0.05, -0.02, 0.0), study="small", **more: object
-) -> None:
-    for seed, noise in enumerate(noises):
-        write_run(path.parent / "runs" / study / arm / str(seed), {"train.steps": 100, **changes}, noise, **more)
 
 
 def within(found: Estimate | None, seconds: float) -> bool:
@@ -277,85 +228,6 @@ def test_a_stage_that_runs_share_is_counted_once(study):
     assert found.seconds.value == pytest.approx(separate - 5 * simulate)
 
 
-def test_sums_over_arms_are_relatively_surer_than_one_arm():
-    one = Estimate(value=10, low=8, high=13)
-    assert total([one] * 4, together=True) == one.times(4)
-    apart = total([one] * 4, together=False)
-    assert (apart.value, apart.low, apart.high) == (40, pytest.approx(36), pytest.approx(46))
-
-
-def test_hours_and_money_follow_from_the_machine(study):
-    path = study(HEAD + "budget: {hours: 0.001, money: 1000}\n" + ARMS)
-    runs(path, "base", {})
-    found = look(path, price=2.0, jobs=4)
-    assert found.money.value == pytest.approx(2 * found.seconds.value / 3600)
-    assert found.gpu_hours.value == 0
-    (line,) = found.over_budget
-    assert line.startswith("budget.hours: what is spent and what is missing make ") and line.endswith("more than 0.001")
-
-
-def test_more_jobs_than_runs_are_no_faster_than_the_longest_run(study):
-    path = study()
-    runs(path, "base", {})
-    found = look(path, jobs=100)
-    assert found.missing == 6
-    # `longer` has a data set of its own
-    assert found.elapsed_s.value == pytest.approx(found.arms["longer"].seconds.value)
-
-
-@pytest.mark.parametrize(
-    ("runs_s", "jobs", "elapsed"),
-    [([3, 3, 3, 3], 1, 12), ([3, 3, 3, 3], 2, 6), ([3, 3, 3], 2, 6), ([1, 1, 4], 2, 5), ([5], 8, 5), ([], 2, 0)],
-)
-def test_as_many_runs_as_jobs_go_on_at_a_time(runs_s, jobs, elapsed):
-    assert elapsed_share(runs_s, jobs) * sum(runs_s) == pytest.approx(elapsed)
-
-
-@pytest.mark.parametrize(
-    ("bound", "words"), [(5.0, ", more than 5"), (9.0, ", probably more than 9"), (11.0, "perhaps")]
-)
-def test_a_budget_is_exceeded_surely_probably_or_perhaps(bound, words):
-    taken = Estimate(value=10, low=8, high=12)
-    (line,) = against(BudgetConfig(money=bound), taken, taken)
-    assert words in line
-    assert list(against(BudgetConfig(money=12.0), taken, taken)) == []
-
-
-def test_a_chain_has_as_many_jobs_as_the_limit_asks_for():
-    train, rest = (
-        Piece(name="train", seconds=10_000, continues=True),
-        Piece(name="validate", seconds=900, continues=False),
-    )
-    assert jobs_needed([train, rest], None, 60) == 1
-    assert jobs_needed([train, rest], 20_000, 60) == 1
-    # 5,400 s of training in each of two jobs leave no room for a validation of 900 s
-    assert jobs_needed([train, rest], 5_500, 60) == 3
-    assert jobs_needed([rest, rest, rest], 1_000, 60) == 3
-    assert jobs_needed([train, rest], 900, 60) == 0 and [each.name for each in unfit([train, rest], 900, 60)] == [
-        "validate"
-    ]
-
-
-def test_a_stage_that_fits_into_no_job_is_refused_by_submit_and_shown_by_plan(study, capsys):
-    long = {"evaluation.phantoms": 500}
-    path = study((HEAD + ARMS).replace("train.steps: 100}", "train.steps: 100, evaluation.phantoms: 500}"))
-    runs(path, "base", long)
-    words = r"arms\.base: validate takes about 52 s and cannot stop and go on; allowed: 80 s, wall_limit of short"
-    with pytest.raises(ConfigError, match=words):
-        chain_lengths(path, resolve(path), MachineConfig(name="short", wall_limit=80.0))
-    (path.parent / "machine.yaml").write_text("name: short\nwall_limit: 80\n")
-    assert main(["plan", str(path), "--machine", str(path.parent / "machine.yaml")]) == 0
-    assert "refused by submit: arms.base: validate takes" in capsys.readouterr().out
-
-
-def test_jobs_are_told_for_every_arm(study):
-    path = study()
-    runs(path, "base", {})
-    lengths = chain_lengths(path, resolve(path), MachineConfig(wall_limit=2000.0))
-    assert lengths["base"] == 1 and lengths["longer"] in (3, 4)
-    assert chain_lengths(path, resolve(path), MachineConfig()) == {"base": 1, "longer": 1, "rate": 1}
-
-
 def test_the_plan_carries_it_all_as_json(study, capsys):
     path = study()
     runs(path, "base", {})
@@ -364,35 +236,6 @@ def test_the_plan_carries_it_all_as_json(study, capsys):
     base = found["arms"][0]["forecast"]
     assert base["stages"]["train"].keys() == {"value", "low", "high", "basis"} and base["jobs"] == 1
     assert found["forecast"]["learnt_from"]["runs"] == 3 and found["forecast"]["unknown"] == []
-
-
-def simulated(chance: random.Random, spread: float, shapes: int, replicates: int) -> list[Sample]:
-    """Amounts 3 w^1.4 of shapes w, log-normal with a spread by shape and one by run."""
-    samples = []
-    for number in range(shapes):
-        width, own = chance.randint(8, 256), chance.gauss(0, spread)
-        target = Target(shape=number, form=number, leaves={"width": width, "name": "a"}, counts={"all": 1.0})
-        for _ in range(replicates):
-            amount = 3 * width**1.4 * math.exp(own + chance.gauss(0, spread))
-            samples.append(Sample(target=target, amount=amount, rates={"all": amount}))
-    return samples
-
-
-@pytest.mark.parametrize("spread", [0.03, 0.1, 0.3])
-@pytest.mark.parametrize("left_out", ["a replicate", "a shape"])
-def test_nine_of_ten_intervals_hold_what_comes_next(spread, left_out):
-    """Over simulated log-normal records; the interval is not allowed to be infinitely wide instead."""
-    chance, held, factors = random.Random(7), 0, []
-    for _ in range(200):
-        samples = simulated(chance, spread, shapes=8, replicates=3)
-        last = samples[-1]
-        known = samples[:-1] if left_out == "a replicate" else samples[:-3]
-        found = Law(known).expect(last.target)
-        assert found is not None
-        held += found.low <= last.amount <= found.high
-        factors.append(found.high / found.value)
-    assert held >= 0.85 * 200
-    assert sorted(factors)[100] < math.exp(4 * spread + 0.5)
 
 
 def test_hundreds_of_arms_with_records_are_forecast_in_time(study, capsys):
