@@ -2,6 +2,7 @@
 
 import json
 
+import pytest
 from tests.matrix.toy import PIPELINE, Inline, Repository
 
 from assay.matrix.submit import open_study, submit
@@ -24,6 +25,10 @@ stages:
         md5: {md5}
         size: 16
 """
+FOR_ALL = PIPELINE.replace(
+    "    metrics:\n      - results/validate/metrics.json:\n          cache: false\n",
+    "      - results/validate/metrics.json\nmetrics:\n  - results/validate/metrics.json\n",
+).replace("outs: [results/validate/table.csv]", "outs:\n      - results/validate/table.csv")
 
 
 def metrics(repository: Repository) -> dict[str, float]:
@@ -46,14 +51,33 @@ def test_metrics_of_a_pipeline_below_that_has_not_run_here_are_not_the_run_s(rep
 
 
 def test_metrics_declared_for_all_stages_are_the_run_s(repository):
-    text = PIPELINE.replace(
-        "    metrics:\n      - results/validate/metrics.json:\n          cache: false\n",
-        "      - results/validate/metrics.json\nmetrics:\n  - results/validate/metrics.json\n",
-    )
-    text = text.replace("outs: [results/validate/table.csv]", "outs:\n      - results/validate/table.csv")
-    (repository.folder / "dvc.yaml").write_text(text)
+    repository.pipeline.write_text(FOR_ALL)
     repository.commit()
     assert metrics(repository)["validate/error"] == 0.5
+
+
+@pytest.mark.parametrize("declared", ["by its stage", "for all stages"])
+def test_a_pipeline_in_a_folder_of_its_own_hands_back_the_same(tmp_path, declared):
+    repository = Repository(tmp_path, "studies/toy")
+    if declared == "for all stages":
+        repository.pipeline.write_text(FOR_ALL)
+        repository.commit()
+    assert metrics(repository) == {"validate/error": 0.5, "validate/by.snr": 2, "validate/bad": None}
+    experiment = repository.git("for-each-ref", "--format=%(refname)", "refs/exps").splitlines()[0]
+    files = repository.git("ls-tree", "-r", "--name-only", experiment).splitlines()
+    assert {"studies/toy/dvc.lock", "studies/toy/params.yaml"} <= set(files)
+    assert "will not be included" not in (repository.run("fast", 0) / "job.log").read_text()
+
+
+def test_metrics_that_cannot_be_read_are_named(repository):
+    stage = repository.folder / "stage.py"
+    stage.write_text(stage.read_text().replace("raise", 'open("results/validate/ood.json", "w").write("{")\nraise'))
+    declared = "      - results/validate/ood.json:\n          cache: false\n"
+    repository.pipeline.write_text(PIPELINE + declared)
+    repository.commit()
+    assert metrics(repository)["validate/error"] == 0.5
+    log = (repository.run("fast", 0) / "job.log").read_text()
+    assert "assay: results/validate/ood.json: its metrics cannot be read (" in log
 
 
 def test_two_files_that_give_one_name_two_values_are_refused(repository):
@@ -61,7 +85,7 @@ def test_two_files_that_give_one_name_two_values_are_refused(repository):
     more = 'json.dump({"error": 7}, open("results/validate/ood.json", "w"))\nraise'
     stage.write_text(stage.read_text().replace("raise", more))
     declared = "      - results/validate/ood.json:\n          cache: false\n"
-    (repository.folder / "dvc.yaml").write_text(PIPELINE + declared)
+    repository.pipeline.write_text(PIPELINE + declared)
     repository.commit()
     submit(open_study(repository.study, "fast"), Inline())
     run = repository.run("fast", 0)

@@ -67,18 +67,18 @@ ALL = [(arm, seed) for seed in (0, 1) for arm in ("slow", "fast", "broken")]
 
 
 class Repository:
-    """A git repository with the study, committed."""
+    """A git repository with the study, committed; `within` is the folder of study and pipeline."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.study = folder / "study.yaml"
-        files = {"dvc.yaml": PIPELINE, "stage.py": STAGE, "study.yaml": STUDY, ".dvcignore": ".assay\n/runs\n"}
-        files |= {".gitignore": "/runs/\n/.assay/\n/results/\n", ".dvc/config": ""}
-        files |= {".dvc/.gitignore": "/config.local\n/tmp\n/cache\n"}  # as `dvc init` writes it
-        for name, text in files.items():
-            (folder / name).parent.mkdir(parents=True, exist_ok=True)
-            (folder / name).write_text(text)
-        shutil.copy(ROOT / "params.yaml", folder)
+    def __init__(self, folder: Path, within: str = ".") -> None:
+        self.folder, place = folder, folder / within
+        self.study, self.pipeline = place / "study.yaml", place / "dvc.yaml"
+        files = {self.pipeline: PIPELINE, place / "stage.py": STAGE, self.study: STUDY}
+        files |= {folder / ".dvcignore": ".assay\nruns\n", folder / ".gitignore": "runs/\n.assay/\nresults/\n"}
+        files |= {folder / ".dvc/config": "", folder / ".dvc/.gitignore": "/config.local\n/tmp\n/cache\n"}  # `dvc init`
+        for path, text in files.items():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text)
+        shutil.copy(ROOT / "params.yaml", place)
         self.git("init", "--quiet")
         self.commit()
 
@@ -96,7 +96,7 @@ class Repository:
 
     def run(self, arm: str, seed: int) -> Path:
         """The folder of a run."""
-        return self.folder / "runs/toy" / arm / str(seed)
+        return self.study.parent / "runs/toy" / arm / str(seed)
 
     def change_study(self, old: str, new: str) -> None:
         """Edit the study file."""

@@ -40,12 +40,12 @@ def hand_back(submission: Submission, run: Path) -> None:
         with chdir(pipeline), Repo() as repo:
             files = _metric_files(repo)
             found = _named(files)  # before anything is published
-            uncached = [name for name in files if not _is_cached(repo, name)]
+            uncached = [os.path.abspath(name) for name in files if not _is_cached(repo, name)]
             repo.experiments.save(
                 targets=["dvc.yaml"],  # other pipelines of the repository have not run here
                 name=submission.experiment,
                 force=True,
-                include_untracked=uncached,
+                include_untracked=uncached + _new_lock(repo),
             )
     except DvcException as error:
         raise DataError(f"{submission.clone}: DVC cannot save the experiment ({error}); submit it again") from error
@@ -118,17 +118,28 @@ def _metric_files(repo: "Repo") -> dict[str, Any]:
     from dvc.dvcfile import load_file
 
     file = load_file(repo, "dvc.yaml")
-    declared = {Path(out.fs_path) for stage in file.stages.values() for out in stage.outs if out.metric}
-    declared |= {Path(name).absolute() for name in file.metrics}
+    declared = {out.fs_path for stage in file.stages.values() for out in stage.outs if out.metric}
+    declared |= {os.path.abspath(name) for name in file.metrics}
     shown = repo.metrics.show().get("", {}).get("data", {})
-    own = {name: told["data"] for name, told in shown.items() if "data" in told}
-    return {name: content for name, content in own.items() if _lies_in(Path(name).absolute(), declared)}
+    named = {os.path.relpath(Path(repo.root_dir, name)): told for name, told in shown.items()}
+    own = {name: told for name, told in named.items() if _lies_in(name, declared)}
+    for name, told in own.items():
+        if "error" in told:
+            print(f"assay: {name}: its metrics cannot be read ({told['error']}) and are left out", flush=True)
+    return {name: told["data"] for name, told in own.items() if "data" in told}
 
 
-def _lies_in(path: Path, places: set[Path]) -> bool:
-    return not places.isdisjoint((path, *path.parents))
+def _lies_in(name: str, places: set[str]) -> bool:
+    path = Path(os.path.abspath(name))
+    return not places.isdisjoint(map(str, (path, *path.parents)))
 
 
 def _is_cached(repo: "Repo", name: str) -> bool:
     """Whether DVC stores the file, or a folder it lies in."""
-    return _lies_in(Path(name).absolute(), {Path(out.fs_path) for out in repo.index.outs if out.use_cache})
+    return _lies_in(name, {out.fs_path for out in repo.index.outs if out.use_cache})
+
+
+def _new_lock(repo: "Repo") -> list[str]:
+    """The pipeline's lock file, unless git knows it; DVC itself saves a new one in the repository's own folder only."""
+    lock = os.path.abspath("dvc.lock")
+    return [lock] if os.path.relpath(lock, repo.scm.root_dir) in repo.scm.untracked_files() else []
