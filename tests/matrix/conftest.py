@@ -1,10 +1,9 @@
 """What tests of studies begin with: a repository with a small one, a scheduler that only takes notes, a study file."""
 
-import shutil
 from pathlib import Path
 
 import pytest
-from tests.matrix.study_file import ROOT, TEXT
+from tests.matrix.study_file import placed
 from tests.matrix.toy import Commanded, Repository
 
 
@@ -20,8 +19,4 @@ def scheduler() -> Commanded:
 
 @pytest.fixture
 def file(tmp_path) -> Path:
-    for name in ("params.yaml", "dvc.yaml"):
-        shutil.copy(ROOT / name, tmp_path / name)
-    path = tmp_path / "study.yaml"
-    path.write_text(TEXT)
-    return path
+    return placed(tmp_path)

@@ -1,5 +1,6 @@
 """A study file that is valid until a test edits it."""
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -27,6 +28,15 @@ metrics:
 hypotheses:
   H1: {claim: c, metric: validate/cbf_mae, arm: wide, versus: plain, test: superior, margin: 0.1}
 """
+
+
+def placed(folder: Path, text: str = TEXT) -> Path:
+    """A study file beside the default pipeline and its parameters."""
+    for name in ("params.yaml", "dvc.yaml"):
+        shutil.copy(ROOT / name, folder / name)
+    path = folder / "study.yaml"
+    path.write_text(text)
+    return path
 
 
 def edit(path: Path, old: str, new: str) -> None:

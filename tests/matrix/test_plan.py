@@ -2,11 +2,11 @@
 
 import dataclasses
 import json
-import shutil
 from pathlib import Path
 
 import pytest
 from tests.matrix.records import write_run
+from tests.matrix.study_file import placed
 
 from assay.__main__ import main
 from assay.runs.record import Attempt, Holder, Run
@@ -30,11 +30,7 @@ arms:
 
 @pytest.fixture
 def file(tmp_path) -> Path:
-    for name in ("params.yaml", "dvc.yaml"):
-        shutil.copy(ROOT / name, tmp_path / name)
-    path = tmp_path / "study.yaml"
-    path.write_text(TEXT)
-    return path
+    return placed(tmp_path, TEXT)
 
 
 def test_the_table_shows_differences_duplicates_and_the_number_of_runs(file, capsys):

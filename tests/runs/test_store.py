@@ -131,9 +131,11 @@ class TestReading:
 
     @pytest.mark.parametrize("content", ["", "\x00\x00"])
     def test_a_file_that_a_crash_has_emptied_was_never_written(self, folder, content):
+        assert not folder.has_run
         folder.write_run(Run(study="a", arm="b", seed="c", stages=["train"]))
+        assert folder.has_run
         (folder.path / "run.json").write_text(content)
-        assert folder.read().run.stages == []
+        assert folder.read().run.stages == [] and not folder.has_run
 
     @pytest.mark.parametrize("content", ["{", "[" * 100_000, "{\x00"])
     def test_damaged_json_is_refused_by_name(self, folder, content):

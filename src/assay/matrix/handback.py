@@ -111,32 +111,30 @@ def _named(files: dict[str, Any]) -> dict[str, float | None]:
 
 
 def _metric_files(repo: "Repo") -> dict[str, Any]:
-    """Metrics file, relative to the pipeline's folder, to its content; those of other pipelines are left out.
+    """Metrics file, relative to the pipeline's folder, to its content; one that cannot be read is named and left out.
 
-    Those below this folder, too: DVC shows what their lock files say, but they have not run here.
+    Only what this pipeline declares: DVC shows what lock files say of others, too, which have not run here.
     """
     from dvc.dvcfile import load_file
 
     file = load_file(repo, "dvc.yaml")
-    declared = {out.fs_path for stage in file.stages.values() for out in stage.outs if out.metric}
-    declared |= {os.path.abspath(name) for name in file.metrics}
-    shown = repo.metrics.show().get("", {}).get("data", {})
-    named = {os.path.relpath(Path(repo.root_dir, name)): told for name, told in shown.items()}
-    own = {name: told for name, told in named.items() if _lies_in(name, declared)}
-    for name, told in own.items():
-        if "error" in told:
-            print(f"assay: {name}: its metrics cannot be read ({told['error']}) and are left out", flush=True)
-    return {name: told["data"] for name, told in own.items() if "data" in told}
-
-
-def _lies_in(name: str, places: set[str]) -> bool:
-    path = Path(os.path.abspath(name))
-    return not places.isdisjoint(map(str, (path, *path.parents)))
+    declared = [out.fs_path for stage in file.stages.values() for out in stage.outs if out.metric]
+    declared += [os.path.abspath(name) for name in file.metrics]
+    shown = repo.metrics.show(targets=declared)[""]["data"] if declared else {}
+    found = {}
+    for name, told in shown.items():
+        path = os.path.relpath(Path(repo.root_dir, name))
+        if "data" in told:
+            found[path] = told["data"]
+        else:
+            print(f"assay: {path}: its metrics cannot be read ({told['error']}) and are left out", flush=True)
+    return found
 
 
 def _is_cached(repo: "Repo", name: str) -> bool:
     """Whether DVC stores the file, or a folder it lies in."""
-    return _lies_in(name, {out.fs_path for out in repo.index.outs if out.use_cache})
+    path = Path(os.path.abspath(name))
+    return not {out.fs_path for out in repo.index.outs if out.use_cache}.isdisjoint(map(str, (path, *path.parents)))
 
 
 def _new_lock(repo: "Repo") -> list[str]:

@@ -16,7 +16,6 @@ from pathlib import Path
 
 from assay.containers import Bind, container_of
 from assay.errors import ConfigError
-from assay.files import is_blank
 from assay.machine import MachineConfig, load_machine
 from assay.matrix.cells import METRICS, recordable
 from assay.matrix.submission import JOB_LOG, JOB_SCRIPT, Submission, read_submission, write_submission
@@ -151,12 +150,12 @@ def _prepare(planned: Planned, stages: list[str]) -> None:
     """The run's folder; metrics of an earlier result are removed, for where they are nothing is missing."""
     run = planned.run
     (run / METRICS).unlink(missing_ok=True)
-    known = run / "run.json"
-    if not known.exists() or is_blank(known.read_bytes()):
+    folder = RunFolder(run)
+    if not folder.has_run:
         study, arm, seed = run.parts[-3:]
         params = planned.submission.params
         told = Run(study=study, arm=arm, seed=seed, stages=stages, params=params and recordable(params))
-        RunFolder(run).write_run(told, durable=False)  # as with the submission
+        folder.write_run(told, durable=False)  # as with the submission
 
 
 def jobs_of(

@@ -82,9 +82,18 @@ class RunFolder:
             )
         write_bytes(self._attempt(attempt.number), _encode(attempt))
 
+    @property
+    def has_run(self) -> bool:
+        """Whether run.json says anything.
+
+        Raises:
+            DataError: it cannot be read.
+        """
+        return not is_blank(self._run_content())
+
     def write_run(self, run: Run, durable: bool = True) -> None:
         """Replace run.json in one step. durable: so that it survives a power failure."""
-        write_bytes(self.path / "run.json", _encode(run), durable)
+        write_bytes(self._run_file, _encode(run), durable)
 
     def event(self, kind: str, **facts: Any) -> None:
         """Append one line to events.jsonl; `time` (s since 1970) is now unless it is among the facts."""
@@ -117,14 +126,20 @@ class RunFolder:
         Raises:
             DataError: a file is damaged, cannot be read, or is of another schema; it is named.
         """
-        run_file = self.path / "run.json"
         place: dict[str, Any] = dict(zip(("study", "arm", "seed"), names(self.path), strict=True))
-        with named(run_file, READ):
-            content = run_file.read_bytes() if os.path.lexists(run_file) else b""
-        blank = is_blank(content)
-        run = Run(**place) if blank else dataclasses.replace(_decoded(Run, run_file, content), **place)
+        content = self._run_content()
+        known = Run(**place) if is_blank(content) else _decoded(Run, self._run_file, content)
+        run = dataclasses.replace(known, **place)
         attempts = [_read(Attempt, self._attempt(number)) for number in sorted(self._numbers())]
         return RunRecord(folder=self.path, run=run, attempts=attempts)
+
+    @property
+    def _run_file(self) -> Path:
+        return self.path / "run.json"
+
+    def _run_content(self) -> bytes:
+        with named(self._run_file, READ):
+            return self._run_file.read_bytes() if os.path.lexists(self._run_file) else b""
 
     def _attempt(self, number: int) -> Path:
         return self._attempts / f"{number:04d}.json"
