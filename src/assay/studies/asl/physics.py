@@ -26,7 +26,7 @@ PCASL_PULSES = 4  # background-suppression pulses, each inverting with efficienc
 VSASL_PULSES = 3
 SUPPRESSION_PULSES = {"pcasl": PCASL_PULSES, "vsasl": VSASL_PULSES}
 """By labelling."""
-CPU_BLOCK = 2**15  # pixels whose signals are computed at once, to stay in the cache
+CPU_BLOCK = 2**16  # pixels whose signals are computed at once: few operations, yet within the cache
 
 
 @dataclass(frozen=True, kw_only=True)
