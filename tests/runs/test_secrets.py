@@ -5,7 +5,7 @@ import time
 import pytest
 
 from assay.runs.execute import scheduler_job
-from assay.runs.provenance import masked, masked_facts
+from assay.runs.masking import masked, masked_facts
 from assay.runs.store import RunFolder
 
 
@@ -92,6 +92,29 @@ class TestSecrets:
         facts = {"api_key": "hunter2", "auth": {"user": "hunter2"}, "data": ["s3://me:hunter2@host"], "token": 3}
         shown = {"api_key": "***", "auth": "***", "data": ["s3://***@host"], "token": 3}
         assert masked_facts(facts) == shown
+
+    @pytest.mark.parametrize(
+        "facts",
+        [
+            {"class_token": "learned", "eos_token": "</s>", "label_key": "volumes/labels/neuron_ids_v2"},
+            {"split-key": ["subject", "session1"], "checkpoint_key": "resnet50", "sort_key": {"by": "time"}},
+        ],
+    )
+    def test_a_parameter_that_is_a_token_or_a_key_of_something_else_is_shown(self, facts):
+        assert masked_facts(facts) == facts
+
+    @pytest.mark.parametrize(
+        "facts",
+        [
+            {"hf_token": "hf_kQ3rT9uVw2xYzAbCdEfG"},
+            {"tracker_key": ["0f8fad5bd9cb469fa165"]},
+            {"access_key": "short"},
+            {"auth-token": "short"},
+            {"private_key": "line"},
+        ],
+    )
+    def test_a_token_or_a_key_that_gives_access_is_hidden(self, facts):
+        assert masked_facts(facts) == dict.fromkeys(facts, "***")
 
     def test_secrets_in_added_lines_are_hidden_and_code_that_handles_some_is_not(self, repository):
         code = "token = read_token(path)\nmodel(token=tokens[0], key='a')\n"

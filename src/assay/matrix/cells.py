@@ -16,7 +16,7 @@ from assay.matrix.study import StudyConfig
 from assay.matrix.submission import machine_option, read_submission, was_queued
 from assay.runs.advice import command
 from assay.runs.diagnose import Diagnosis
-from assay.runs.provenance import masked_facts
+from assay.runs.masking import masked_facts
 from assay.runs.record import Attempt, Stage
 from assay.runs.status import collect
 from assay.runs.store import RunFolder, RunRecord

@@ -19,8 +19,8 @@ from contextlib import suppress
 from pathlib import Path
 
 from assay.runs import gpus
+from assay.runs.masking import masked
 from assay.runs.processes import descendants, entry, stat
-from assay.runs.provenance import masked
 from assay.runs.ranks import node_name
 from assay.runs.scribe import close_others
 from assay.runs.stacks import answer, ask, culprit_line, link, open_files, python_stacks, waits_for_others

@@ -15,9 +15,10 @@ from assay.runs.config import FloorsConfig
 from assay.runs.deadline import ENFORCED_S, time_left
 from assay.runs.guardian import guard
 from assay.runs.journal import CHECKPOINTS, Journal
+from assay.runs.masking import masked
 from assay.runs.nodes import NODES, NODES_AT, meeting_place
 from assay.runs.processes import state
-from assay.runs.provenance import describe, masked, masked_facts
+from assay.runs.provenance import describe
 from assay.runs.ranks import PROCESSES
 from assay.runs.record import Attempt, Job, Run
 from assay.runs.scribe import close_others
@@ -110,9 +111,8 @@ def scheduler_job(environment: Mapping[str, str]) -> Job | None:
 
 def _words(environment: Mapping[str, str], prefix: str) -> dict[str, str]:
     """What the scheduler told the job about itself, secrets masked."""
-    told = {name: value for name, value in sorted(environment.items()) if name.startswith(prefix)}
-    masked_words: dict[str, str] = masked_facts(told)
-    return masked_words
+    told = masked([f"{name}={value}" for name, value in sorted(environment.items()) if name.startswith(prefix)])
+    return dict(word.split("=", 1) for word in told)
 
 
 def _unnamed() -> Path:

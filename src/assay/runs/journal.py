@@ -16,8 +16,8 @@ from assay.runs.checkpoints import drop_complete
 from assay.runs.disk import output_bytes
 from assay.runs.dvc_lock import drop_dead_lock
 from assay.runs.history import known_seconds
+from assay.runs.masking import masked_facts
 from assay.runs.output import shown, stamped
-from assay.runs.provenance import masked_facts
 from assay.runs.record import HEARTBEAT_S, Attempt, Stage, from_json, to_json
 from assay.runs.scribe import Scribe
 from assay.runs.store import RunFolder
