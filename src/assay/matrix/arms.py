@@ -6,7 +6,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, TypeVar
 
-from assay.config.fields import Problem, leaves
+from assay.config.fields import Problem, before, leaves
 from assay.config.identity import deciding, digest
 from assay.config.load import assign, build, read
 from assay.errors import ConfigError
@@ -49,6 +49,8 @@ class Resolved:
 
     config: StudyConfig
     arms: dict[str, ResolvedArm]
+    compared: dict[str, dict[str, Any]]
+    """The baseline and every arm that a hypothesis names, asked for or not, to the dotted parameters that decide."""
 
     @property
     def identities(self) -> set[str]:
@@ -91,7 +93,7 @@ def resolve(path: Path, only: str | None = None) -> Resolved:
     equal = list(_equals_of_the_baseline(arms, study.baseline))
     if equal:
         raise _refusal(path, equal)
-    return Resolved(config=study, arms=_only(path, arms, only))
+    return Resolved(config=study, arms=_only(path, arms, only), compared=_compared(study, params, module))
 
 
 def _refusal(path: Path, problems: Sequence[object]) -> ConfigError:
@@ -121,7 +123,7 @@ def _build(
 
 def _describe(study: StudyConfig, arms: Mapping[str, Expanded], params: Any, module: Any) -> dict[str, ResolvedArm]:
     """What each arm differs in from the baseline, and which earlier one it repeats."""
-    keys = sorted({key for stage in module.STAGES.values() for key in stage} - {"predict"})
+    keys = _stage_keys(module)
     baseline = _leaves(params[study.baseline])
     twins: dict[tuple[str, ...], str] = {}
     found: dict[str, ResolvedArm] = {}
@@ -140,6 +142,23 @@ def _describe(study: StudyConfig, arms: Mapping[str, Expanded], params: Any, mod
             same_as=twin if twin != name else None,
         )
     return found
+
+
+def _compared(study: StudyConfig, params: Mapping[str, Any], module: Any) -> dict[str, dict[str, Any]]:
+    """Without the seed, and without leaves that are what runs did before there were they."""
+    named = {study.baseline, *(name for each in study.hypotheses.values() for name in (each.arm, each.versus))}
+    marks = {key: before(hint) for key, hint, _ in leaves(params[study.baseline])}
+    new = {key: mark.value for key, mark in marks.items() if mark}
+    found = {name: deciding(params[name], _stage_keys(module)) for name in params if name in named}
+    return {
+        name: {key: value for key, value in leaf.items() if key != "seed" and (key not in new or value != new[key])}
+        for name, leaf in found.items()
+    }
+
+
+def _stage_keys(module: Any) -> list[str]:
+    """The sections and keys that the stages of a pipeline read."""
+    return sorted({key for stage in module.STAGES.values() for key in stage} - {"predict"})
 
 
 def _identities(leaves_that_decide: Mapping[str, Any], seeds: Sequence[int]) -> dict[int, str]:

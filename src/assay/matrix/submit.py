@@ -117,8 +117,7 @@ def submit(
         adopt(study.root, [study.runs / arm / str(seed) for arm, seed in _cells(study)], scheduler)
         decisions = leave_alone(decide(study, scheduler, again), inert or {})
         planned = plan_jobs(study, decisions)
-        config = study.resolved.config
-        register(study.runs, config.hypotheses, rules_of(config))
+        register(study.runs, study.resolved.config.hypotheses, rules_of(study.resolved))
         jobs = iter(list(hand_over(scheduler, study.place, planned, stage_names(study))))
         return [replace(each, job=next(jobs)) if each.what == SUBMIT else each for each in decisions]
 

@@ -120,7 +120,7 @@ def gather(path: Path, only: str | None = None, now: float | None = None) -> Rep
         },
         metrics=_metrics(config),
         verdicts=judge(config.hypotheses, config.metrics, cells, correction=config.correction, objections=objections),
-        registration=_registered(registration, config),
+        registration=_registered(registration, resolved),
         amended=_amended(registration, config),
         warnings=[
             *(f"{name} is {reason}" for name, reason in doubts.items()),
@@ -149,12 +149,12 @@ def _advised(cell: CellResult, study: Path) -> CellResult:
     return replace(cell, action=advice(cell.action, cell.folder, study, cell.cause)) if cell.action else cell
 
 
-def _registered(registration: Registration | None, config: StudyConfig) -> str:
-    if not config.hypotheses:
+def _registered(registration: Registration | None, resolved: Resolved) -> str:
+    if not resolved.config.hypotheses:
         return ""
     if registration is None:
         return "Not registered: `assay submit` freezes the hypotheses, and nothing was submitted yet."
-    return registration.describe() + ("" if registration.is_of(config) else EDITED)
+    return registration.describe() + ("" if registration.is_of(resolved) else EDITED)
 
 
 def _amended(registration: Registration | None, config: StudyConfig) -> dict[str, str]:

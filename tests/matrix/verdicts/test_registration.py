@@ -1,6 +1,7 @@
 """Hypotheses are frozen at the first submit; what changes later is told, and whether results existed by then."""
 
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -41,7 +42,7 @@ def test_the_first_submit_freezes_and_the_same_again_changes_nothing(tmp_path):
     assert register(tmp_path, {"H1": hypothesis()}) == first == read_registration(tmp_path)
     assert (tmp_path / REGISTERED).read_bytes() == content
     assert first.describe().endswith("not changed since") and first.entries[0].sha256[:12] in first.describe()
-    assert not first.after_data and first.amended("H1") is None
+    assert first.amended("H1") is None
 
 
 def test_the_hash_is_that_of_the_content(tmp_path):
@@ -54,7 +55,7 @@ def test_a_change_before_any_result_is_an_amendment_before_data(tmp_path):
     register(tmp_path, {"H1": hypothesis()})
     found = register(tmp_path, {"H1": hypothesis(margin=0.1)})
     assert "amended before data" in found.describe() and "H1.margin 0.05 -> 0.1" in found.describe()
-    assert not found.after_data and found.amended("H1") is None
+    assert found.amended("H1") is None
 
 
 def test_a_change_after_results_is_told_with_how_many_there_were(tmp_path, with_results):
@@ -64,7 +65,6 @@ def test_a_change_after_results_is_told_with_how_many_there_were(tmp_path, with_
     found = register(tmp_path, {"H1": hypothesis(margin=0.1), "H3": hypothesis()})
     assert found.entries[1].changes == ("H1.margin 0.05 -> 0.1", "H2 removed", "H3 added")
     assert "amended after data" in found.describe() and "with results of 2 runs" in found.describe()
-    assert found.after_data
     assert "H1.margin 0.05 -> 0.1" in (found.amended("H1") or "")
     assert "added" in (found.amended("H3") or "") and found.amended("H4") is None
 
@@ -76,10 +76,34 @@ def test_a_changed_rule_amends_every_hypothesis(tmp_path, with_results):
     assert 'rules.correction "holm" -> "none"' in (found.amended("H1") or "")
 
 
+@pytest.mark.parametrize(("correction", "concerned"), [("holm", True), ("none", False)])
+def test_under_holm_to_drop_a_hypothesis_after_data_amends_the_others(tmp_path, with_results, correction, concerned):
+    """With fewer beside it, a hypothesis passes more easily."""
+    register(tmp_path, {"H1": hypothesis(), "H2": hypothesis()}, {"correction": correction})
+    with_results("a", 0)
+    found = register(tmp_path, {"H1": hypothesis()}, {"correction": correction})
+    assert ("H2 removed" in (found.amended("H1") or "")) is concerned
+
+
+def test_another_wording_of_a_claim_amends_no_other_hypothesis(tmp_path, with_results):
+    register(tmp_path, {"H1": hypothesis(), "H2": hypothesis()}, {"correction": "holm"})
+    with_results("a", 0)
+    found = register(tmp_path, {"H1": hypothesis(), "H2": replace(hypothesis(), claim="x")}, {"correction": "holm"})
+    assert found.amended("H1") is None and "H2.claim" in (found.amended("H2") or "")
+
+
+def test_an_arm_that_becomes_another_after_data_amends_the_hypotheses_about_it(tmp_path, with_results):
+    hypotheses = {"H1": hypothesis(), "H2": replace(hypothesis(), arm="c")}
+    register(tmp_path, hypotheses, {"arms": {"a": {"train.lr": 0.001}, "b": {}, "c": {}}})
+    with_results("a", 0)
+    found = register(tmp_path, hypotheses, {"arms": {"a": {"train.lr": 0.1}, "b": {}, "c": {}}})
+    assert "rules.arms.a.train.lr 0.001 -> 0.1" in (found.amended("H1") or "") and found.amended("H2") is None
+
+
 def test_registered_only_after_the_runs_is_said(tmp_path, with_results):
     with_results("a", 0)
     found = register(tmp_path, {"H1": hypothesis()})
-    assert found.after_data and "after results of 1 run," in found.describe()
+    assert "after results of 1 run," in found.describe()
     assert "registered after data" in (found.amended("H1") or "")
 
 

@@ -9,16 +9,20 @@ import dataclasses
 import hashlib
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 from assay.errors import DataError
 from assay.files import write_bytes
+from assay.matrix.arms import Resolved
 from assay.matrix.cells import METRICS
-from assay.matrix.study import StudyConfig
 from assay.matrix.submission import REGISTERED, taken_over
+
+ARMS = "arms"
+"""The rule that says what each compared arm is."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,7 +33,7 @@ class Entry:
     """UTC, ISO 8601."""
     hypotheses: Mapping[str, Mapping[str, Any]]
     rules: Mapping[str, Any]
-    """What else a verdict depends on: metrics, correction, seeds."""
+    """What else a verdict depends on: metrics, correction, seeds, and under ARMS what each arm is."""
     results: int
     """Runs that had left results by then, those that DVC had queued aside: they are no arm's."""
     changes: tuple[str, ...]
@@ -45,11 +49,6 @@ class Registration:
 
     entries: tuple[Entry, ...]
 
-    @property
-    def after_data(self) -> bool:
-        """Whether anything was registered or amended when results existed."""
-        return any(entry.results for entry in self.entries)
-
     def describe(self) -> str:
         """In words, for the top of a report: one line for the registration and one for each amendment."""
         first, *later = self.entries
@@ -60,30 +59,48 @@ class Registration:
             lines.append(f"{when}, {entry.time}{_when(entry, 'with')}: {'; '.join(entry.changes)}")
         return "\n".join(lines)
 
-    def is_of(self, study: StudyConfig) -> bool:
+    def is_of(self, study: Resolved) -> bool:
         """Whether hypotheses and rules are as they were last registered."""
         last = self.entries[-1]
-        return (last.hypotheses, last.rules) == (_plain(study.hypotheses), _plain(rules_of(study)))
+        return (last.hypotheses, last.rules) == (_plain(study.config.hypotheses), _plain(rules_of(study)))
 
     def amended(self, hypothesis: str) -> str | None:
-        """What was changed after data in this hypothesis or in the rules for all; None if nothing."""
+        """What was changed after data of what this hypothesis's verdict depends on; None if nothing."""
         found = [
             f"{change} ({entry.time})"
-            for entry in self.entries[1:]
+            for before, entry in pairwise(self.entries)
             if entry.results
             for change in entry.changes
-            if change.startswith((f"{hypothesis}.", f"{hypothesis} ", "rules."))
+            if _concerns(change, hypothesis, (before, entry))
         ]
         late = self.entries[0].results and hypothesis in self.entries[0].hypotheses
         return "; ".join(found) or (f"registered after data ({self.entries[0].time})" if late else None)
+
+
+def _concerns(change: str, hypothesis: str, around: Sequence[Entry]) -> bool:
+    """Whether a verdict may turn on a change: Holm's correction depends on the other hypotheses, too."""
+    given = [entry.hypotheses.get(hypothesis, {}) for entry in around]
+    if _begins(change, [f"rules.{ARMS}"]):
+        named = {each.get(side) for each in given for side in ("arm", "versus")}
+        return _begins(change, [f"rules.{ARMS}.{arm}" for arm in named])
+    if _begins(change, [hypothesis, "rules"]):
+        return True
+    claims = [f"{name}.claim" for entry in around for name in entry.hypotheses]
+    return any(entry.rules.get("correction") == "holm" for entry in around) and not _begins(change, claims)
+
+
+def _begins(change: str, names: Sequence[str]) -> bool:
+    """Whether what has changed is one of these, or part of one."""
+    return change.startswith(tuple(f"{name}{end}" for name in names for end in (".", " ")))
 
 
 def _when(entry: Entry, word: str) -> str:
     return f" {word} results of {entry.results} run{'' if entry.results == 1 else 's'}" if entry.results else ""
 
 
-def rules_of(study: StudyConfig) -> dict[str, Any]:
+def rules_of(resolved: Resolved) -> dict[str, Any]:
     """What the verdicts of a study depend on beside its hypotheses; the first metric is held against the controls."""
+    study = resolved.config
     return {
         "metrics": study.metrics,
         "correction": study.correction,
@@ -91,6 +108,7 @@ def rules_of(study: StudyConfig) -> dict[str, Any]:
         "controls": study.controls,
         "first_metric": next(iter(study.metrics), None),
         "baseline": study.baseline,
+        ARMS: resolved.compared,
     }
 
 
