@@ -2,6 +2,7 @@
 
 import csv
 import json
+import math
 import random
 import re
 import shutil
@@ -149,6 +150,15 @@ def test_notes_are_kept_and_shown(small):
     entry = (folder / "experiments.md").read_text().partition("## Experiment: arm-0001")[2].partition("## Exp")[0]
     assert "It *diverged* late." in entry
     assert "It *diverged* late." in (folder / "report.html").read_text()
+
+
+def test_a_seed_without_a_finite_value_has_failed_wherever_failures_are_counted(small):
+    path = small.parent / "runs/made/arm-0001/0/metrics.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), METRIC: math.nan}))
+    folder = write(small).folder
+    entry = (folder / "experiments.md").read_text().partition("## Experiment: arm-0001")[2].partition("## Exp")[0]
+    assert "1 of 2 seeds failed: not a finite number" in entry
+    assert "1 of 2 failed" in (folder / "report.md").read_text()
 
 
 def test_new_arms_get_a_heading_after_what_a_person_wrote(tmp_path):

@@ -104,6 +104,13 @@ CAUSES: dict[str, tuple[str, Attempt, str, dict[str, str], str]] = {
         {},
         "did you mean seed?",
     ),
+    "data that a stage refused": (
+        "DataError",
+        attempt(code=255, stages=[stage(code=2, kind="DataError", error="data/asl: no data set; run simulate")]),
+        "",
+        {},
+        "data/asl: no data set",
+    ),
     "bad usage of any command": (
         "config",
         attempt(code=2),
@@ -227,6 +234,22 @@ def test_each_cause_is_found_with_its_evidence(case, name):
     found = case(ended, log=log, scheduler=scheduler)
     assert found.cause == cause
     assert excerpt in found.evidence[0]
+
+
+@pytest.mark.parametrize(
+    ("name", "outside"),
+    [
+        ("no space, by the log", True),
+        ("a signal, by bash", True),
+        ("a stall", True),
+        ("divergence, by the stage", False),
+        ("a refused configuration", False),
+        ("nothing that is known", False),
+    ],
+)
+def test_what_its_surroundings_ended_is_told_from_what_a_run_did_itself(case, name, outside):
+    _, ended, log, scheduler, _ = CAUSES[name]
+    assert case(ended, log=log, scheduler=scheduler).outside is outside
 
 
 def test_evidence_of_a_stall_names_the_line_that_hangs(case):

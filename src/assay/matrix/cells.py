@@ -43,6 +43,8 @@ class CellResult:
     state: str
     """As `assay status` says it; `missing` where there is no record."""
     cause: str | None = None
+    outside: bool = False
+    """Whether its surroundings ended it, which says nothing about the arm."""
     action: str | None = None
     metrics: dict[str, float] = field(default_factory=dict)
     params: dict[str, Any] | None = None
@@ -77,6 +79,7 @@ def read_cells(folder: Path, arms: Sequence[str], seeds: Sequence[int]) -> list[
             told: dict[str, Any] = {
                 "state": NOT_HANDED_BACK if found.state == COMPLETE and not (run / METRICS).is_file() else found.state,
                 "cause": found.cause,
+                "outside": found.outside,
                 "action": found.action,
                 "node": found.node,
             }

@@ -7,6 +7,7 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
+from assay.matrix.verdicts.replicates import replicates
 from assay.reports import words
 from assay.reports.details import shown
 from assay.reports.gather import Report
@@ -73,7 +74,9 @@ def _analysis(report: Report, arm: ArmSummary) -> list[str]:
     for name, verdict in report.verdicts.items():
         if arm.arm in (verdict.hypothesis.arm, verdict.hypothesis.versus):
             lines.append(f"{cell(name)}, {cell(verdict.hypothesis.claim)}: **{verdict.verdict}**")
-    if arm.failures:
-        causes = dict.fromkeys(cell(each.cause) for each in arm.cells if each.cause)
-        lines.append(f"{arm.failures.failed} of {arm.failures.n} seeds failed: {', '.join(causes) or 'no cause'}")
+    for metric in report.metrics[:1]:  # by the rule of the verdicts
+        failures = replicates(arm.cells, arm.arm, metric.name).failures
+        if failures and failures.failed:
+            causes = ", ".join(dict.fromkeys(cell(each.cause) for each in arm.cells if each.cause))
+            lines.append(f"{failures.failed} of {failures.n} seeds failed: {causes or 'not a finite number'}")
     return lines or ["nothing to compare yet"]

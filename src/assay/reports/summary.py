@@ -12,7 +12,6 @@ from statistics import fmean, median, stdev
 import numpy as np
 
 from assay.matrix.cells import COMPLETE, MISSING, CellResult
-from assay.matrix.verdicts.replicates import FAILED, FailureRate, failure_rate
 from assay.matrix.verdicts.statistics import mean_interval
 
 CONFIDENCE = 0.95
@@ -82,12 +81,6 @@ class ArmSummary:
     @staticmethod
     def _mean(seconds: Sequence[float]) -> float | None:
         return fmean(seconds) if seconds else None
-
-    @property
-    def failures(self) -> FailureRate | None:
-        """How many of the seeds that came to their own end failed; None where none did. One cut off is neither."""
-        failed = sum(cell.state == FAILED for cell in self.cells)
-        return failure_rate(failed, self.complete + failed) if failed else None
 
     @property
     def state(self) -> str:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from itertools import pairwise
 
+from assay.errors import ConfigError
 from assay.progress import STALLED, UNFINISHED
 from assay.runs import tail
 from assay.runs.case import EXCERPT, LAST_WORDS, Case
@@ -95,7 +96,7 @@ def non_finite(case: Case) -> Finding | None:
 def configuration(case: Case) -> Finding | None:
     """A stage, or a command that reports usage errors as is usual, refused what it was given."""
     stage = case.failed_stage
-    if stage is not None and stage.code == 2:
+    if stage is not None and stage.code == 2 and stage.kind in (None, ConfigError.__name__):
         return Finding(cause="config", evidence=[_stage_text(case, stage)], own=True)
     return _found("config", case.last_words(MISUSE) if case.code == 2 else [], own=True)
 

@@ -47,6 +47,7 @@ class Diagnosis:
            preempted, disk full, signal NAME, unknown
     evidence: FILE:PLACE: EXCERPT, the file relative to the run; PLACE is a line or a key, a line below 0 counts from
               the end of a long log. missing: stages that have not ended with 0. action: a command, "" for none.
+    outside: whether its surroundings ended it (disk, node, signal, ...), which says nothing about the run.
     eta_s: seconds until what is being counted is done, at its pace so far; None unless running.
     """
 
@@ -62,6 +63,7 @@ class Diagnosis:
     evidence: list[str] = field(default_factory=list)
     missing: list[str] = field(default_factory=list)
     action: str = ""
+    outside: bool = False
     eta_s: float | None = None
 
 
@@ -145,6 +147,7 @@ def _explained(case: Case, typical: Mapping[str, float]) -> Diagnosis:
         cause=cause,
         evidence=list(dict.fromkeys(evidence)),
         action=advise(standing),
+        outside=not finding.own,
     )
 
 

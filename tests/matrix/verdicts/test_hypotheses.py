@@ -146,6 +146,12 @@ def test_excluded_seeds_are_left_out_on_both_sides_and_still_shown():
     assert found.failed_seeds == {"a": (0,)} and found.failures["a"].n == 5
 
 
+def test_a_seed_that_its_surroundings_ended_is_missing_and_not_the_arms_worst():
+    cells = [replace(each, outside=each.state == "failed") for each in runs(a=[FAILED, *around(0.5)[1:]], b=BASE)]
+    found = verdict(claim(), cells)
+    assert found.verdict == "INADMISSIBLE" and not found.failed_seeds
+
+
 def test_an_arm_of_which_every_seed_failed_fails():
     found = verdict(claim("equivalent", 0.05), runs(a=[FAILED] * 3, b=BASE[:3]))
     assert found.verdict == "FAIL" and found.reason.startswith("every seed of a failed (3 of 3)")

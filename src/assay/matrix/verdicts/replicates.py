@@ -34,7 +34,7 @@ class Replicates:
     failed: tuple[int, ...] = ()
     """Seeds whose run failed, or ended with a NaN or infinite value."""
     missing: tuple[int, ...] = ()
-    """Seeds whose run is not there, not at its end, or was stopped from outside."""
+    """Seeds whose run is not there, not at its end, or was ended by its surroundings."""
     unwritten: tuple[int, ...] = ()
     """Seeds whose run is complete and has no such metric."""
 
@@ -57,7 +57,7 @@ def replicates(cells: Sequence[CellResult], arm: str, metric: str) -> Replicates
     values: dict[int, float] = {}
     failed, missing, unwritten = [], [], []
     for cell in (each for each in cells if each.arm == arm):
-        if cell.state == FAILED:
+        if cell.state == FAILED and not cell.outside:
             failed.append(cell.seed)
         elif cell.state != COMPLETE:
             missing.append(cell.seed)
