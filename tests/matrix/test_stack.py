@@ -162,6 +162,8 @@ def test_each_run_bears_its_share_of_the_cost(repository):
     own = attempt(DATA)
     (cell,) = read_cells(repository.folder / "runs/toy", ["wide"], [0])
     assert cell.wall_s == pytest.approx(1.75 * (own.ended - own.started))
+    train = next(stage for stage in own.stages if stage.stage == "train")
+    assert cell.seconds["train"] == pytest.approx(1.75 * (train.ended - train.started))
 
 
 @pytest.mark.parametrize("text", ["[", '{"a": 1}', '[{"record": "../../.stack/wide/0", "attempt": 7, "runs": 2}]'])

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from assay.runs.history import known_seconds
+from assay.runs.history import known_seconds, stage_tries, until_done
 from assay.runs.record import Attempt, Stage
 from assay.runs.store import RunFolder, this_process
 
@@ -43,6 +43,17 @@ def test_the_longest_checkpoint_of_any_sibling_counts(tmp_path):
     record(tmp_path / "asl/deep/0", 2.0)
     (tmp_path / "asl/registered.json").touch()
     assert known_seconds(run) == {"checkpoint": 3.0}
+
+
+def test_a_stage_took_what_all_its_tries_took_until_it_was_done():
+    tries = [("simulate", 9.0, 0), ("train", 3600.0, 75), ("train", 3600.0, None), ("train", 60.0, 0), ("train", 5.0, 0)]
+    assert until_done([*tries, ("validate", 7.0, 1)]) == {"simulate": [9.0], "train": [7260.0, 5.0]}
+
+
+def test_a_try_that_was_killed_lasted_as_long_as_its_attempt():
+    stage = Stage(study="asl", stage="train", started=10.0)
+    killed = Attempt(number=1, holder=this_process(), command=["x"], started=1.0, heartbeat=40.0, stages=[stage])
+    assert list(stage_tries([killed, replace(killed, ended=50.0)])) == [("train", 30.0, None), ("train", 40.0, None)]
 
 
 def test_other_seeds_of_its_arm_come_first(tmp_path):

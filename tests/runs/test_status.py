@@ -19,7 +19,7 @@ from assay.runs.record import Attempt, Holder, Job, Progress, Run, Stage, to_jso
 ASL = Path(__file__).parents[1] / "recorded/asl_runs.yaml"
 BENCHMARK = Path(__file__).parents[2] / "benchmarks/status.py"
 KEYS = ["study", "arm", "seed", "state", "cause", "stage", "progress", "attempts", "node", "evidence"]
-KEYS += ["missing", "action", "eta_s"]
+KEYS += ["missing", "action", "outside", "eta_s"]
 
 
 def write(folder: Path, name: str, text: str) -> None:

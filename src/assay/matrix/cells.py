@@ -16,8 +16,9 @@ from assay.matrix.study import StudyConfig
 from assay.matrix.submission import machine_option, read_submission, was_queued
 from assay.runs.advice import command
 from assay.runs.diagnose import Diagnosis
+from assay.runs.history import stage_tries, until_done
 from assay.runs.masking import masked_facts
-from assay.runs.record import Attempt, Stage
+from assay.runs.record import Attempt
 from assay.runs.status import collect
 from assay.runs.store import RunFolder, RunRecord
 from assay.studies import study_config
@@ -35,7 +36,8 @@ NOT_HANDED_BACK = "partial"
 
 @dataclass(frozen=True, kw_only=True)
 class CellResult:
-    """One run. metrics: by name, of a complete run. seconds: stage -> wall seconds of the last time it ended well."""
+    """One run. metrics: by name, of a complete run. seconds: stage -> wall seconds until it ended well, with the
+    tries before and a run's share of a stack's."""
 
     arm: str
     seed: int
@@ -176,7 +178,7 @@ def _facts(folder: Path) -> dict[str, Any]:
     return {
         "metrics": read_metrics(folder),
         "params": record.run.params,
-        "seconds": stage_seconds(stage for attempt in attempts for stage in attempt.stages),
+        "seconds": _stage_seconds(attempts, shares),
         "wall_s": sum(map(_lasted, attempts)) + sum(share * _lasted(attempt) for share, attempt in shares),
         "gpu_s": _on_gpu(attempts) + sum(share * _on_gpu([attempt]) for share, attempt in shares),
         "rss_peak": max((attempt.resources.rss_peak for attempt in attempts), default=0),
@@ -206,9 +208,10 @@ def _lasted(attempt: Attempt) -> float:
     return (attempt.ended or attempt.heartbeat) - attempt.started
 
 
-def stage_seconds(stages: Iterable[Stage]) -> dict[str, float]:
-    """Stage -> wall seconds of the last time it ended well."""
-    return {s.stage: s.ended - s.started for s in stages if s.code == 0 and s.ended is not None}
+def _stage_seconds(attempts: Sequence[Attempt], shares: Iterable[tuple[float, Attempt]]) -> dict[str, float]:
+    """Stage -> wall seconds until it ended well, the last time: with the tries before, and a share of a stack's."""
+    stacked = [(stage, share * s, None) for share, attempt in shares for stage, s, _ in stage_tries([attempt])]
+    return {stage: times[-1] for stage, times in until_done([*stacked, *stage_tries(attempts)]).items()}
 
 
 def read_metrics(folder: Path) -> dict[str, float]:

@@ -17,6 +17,7 @@ from typing import Any
 from assay.errors import DataError
 from assay.files import write_bytes
 from assay.runs.diagnose import Count, Diagnosis
+from assay.runs.history import until_done
 from assay.runs.record import SCHEMA
 from assay.runs.store import names
 
@@ -27,7 +28,7 @@ MANY = 200
 
 @dataclass(frozen=True, kw_only=True)
 class Finished:
-    """A complete run. seconds: stage -> wall seconds of each time it ended well. written: in ns, its last attempt."""
+    """A complete run. seconds: stage -> wall seconds until it ended well, each time. written: in ns, its last attempt."""
 
     diagnosis: Diagnosis
     seconds: dict[str, list[float]]
@@ -125,8 +126,8 @@ def _diagnosis(run: Path, attempts: list[dict[str, Any]]) -> Diagnosis:
 
 
 def _seconds(attempts: list[dict[str, Any]]) -> dict[str, list[float]]:
-    found: dict[str, list[float]] = {}
-    for stage in (stage for attempt in attempts for stage in attempt["stages"]):
-        if stage["code"] == 0 and stage["ended"] is not None:
-            found.setdefault(stage["stage"], []).append(stage["ended"] - stage["started"])
-    return found
+    return until_done(
+        (stage["stage"], (stage["ended"] or attempt["ended"] or attempt["heartbeat"]) - stage["started"], stage["code"])
+        for attempt in attempts
+        for stage in attempt["stages"]
+    )

@@ -12,6 +12,7 @@ from typing import Any
 from assay.errors import DataError
 from assay.runs.diagnose import Count, Diagnosis, diagnose
 from assay.runs.finished import Finished, Memory
+from assay.runs.history import stage_tries, until_done
 from assay.runs.store import RunFolder, RunRecord, find, names
 
 COLUMNS = ("run", "state", "cause", "stage", "progress", "attempts", "node", "eta")
@@ -53,16 +54,15 @@ def _read(run: RunFolder, memory: Memory) -> RunRecord | Finished | Diagnosis:
 
 
 def typical_seconds(records: Iterable[RunRecord | Finished]) -> Mapping[str, Mapping[str, float]]:
-    """Study -> stage -> median seconds of the stages that ended with 0."""
+    """Study -> stage -> median seconds until it ended with 0, those of earlier tries, too."""
     durations: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
     for record in records:
         if isinstance(record, Finished):
             for name, seconds in record.seconds.items():
                 durations[record.diagnosis.study][name] += seconds
             continue
-        for stage in (stage for attempt in record.attempts for stage in attempt.stages):
-            if stage.code == 0 and stage.ended is not None:
-                durations[record.run.study][stage.stage].append(stage.ended - stage.started)
+        for name, seconds in until_done(stage_tries(record.attempts)).items():
+            durations[record.run.study][name] += seconds
     medians = {study: {name: median(values) for name, values in stages.items()} for study, stages in durations.items()}
     return defaultdict(dict, medians)
 
