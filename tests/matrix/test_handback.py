@@ -5,6 +5,7 @@ import json
 import pytest
 from tests.matrix.toy import PIPELINE, Inline, Repository
 
+from assay.matrix.handback import keep_results
 from assay.matrix.submit import open_study, submit
 
 NESTED = """\
@@ -93,3 +94,12 @@ def test_two_files_that_give_one_name_two_values_are_refused(repository):
     assert "toy-fast" not in repository.git("for-each-ref", "refs/exps"), "and nothing was published"
     said = "got validate/error, which another metrics file has too; give each a folder of its own"
     assert said in (run / "job.log").read_text()
+
+
+def test_losses_are_kept_however_long_the_training_was_and_other_large_files_are_not(tmp_path):
+    losses = tmp_path / "clone/results/train/log/live/plots/metrics/train/loss.tsv"
+    losses.parent.mkdir(parents=True)
+    losses.write_text("step\tloss\n" + "100000\t0.123456789\n" * 120_000)
+    (tmp_path / "clone/results/train/table.csv").write_bytes(losses.read_bytes())
+    keep_results(tmp_path / "clone/results", tmp_path / "run/results")
+    assert [path.name for path in (tmp_path / "run").rglob("*.*sv")] == ["loss.tsv"]

@@ -24,6 +24,8 @@ from assay.runs.store import RunFolder, RunRecord
 from assay.studies import study_config
 
 METRICS = "metrics.json"
+LOSSES = "results/*/log/live/plots/metrics/train/loss.tsv"
+"""In a run's folder: what its training logged, step by step."""
 STACK = "stack.json"
 """In the folder of a run that was trained with others: attempts of their common record, and how many shared each."""
 MISSING = "missing"

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from assay.errors import DataError
 from assay.files import write_bytes
-from assay.matrix.cells import METRICS
+from assay.matrix.cells import LOSSES, METRICS
 from assay.matrix.git import git
 from assay.matrix.submission import Submission
 
@@ -60,12 +60,12 @@ def publish(submission: Submission) -> None:
 
 
 def keep_results(source: Path, target: Path) -> None:
-    """Copy the small files that reports are made from, in place of those of an earlier attempt."""
+    """Copy the small files that reports are made from, and the losses, in place of those of an earlier attempt."""
     fresh = target.with_name(f".{target.name}.{os.getpid()}")
     shutil.rmtree(fresh, ignore_errors=True)
     for path in sorted(source.rglob("*")):
-        named = any(path.match(pattern) for pattern in KEPT)
-        if named and path.is_file() and path.stat().st_size < KEPT_BYTES:
+        named = any(path.match(pattern) for pattern in KEPT) and path.is_file()
+        if named and (path.stat().st_size < KEPT_BYTES or path.match(LOSSES)):
             copy = fresh / path.relative_to(source)
             copy.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(path, copy)

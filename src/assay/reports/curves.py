@@ -1,4 +1,4 @@
-"""Loss curves that runs have left behind; open it for where a loss trace lies."""
+"""Loss curves that runs have left behind, as DVCLive writes them: columns step and loss; open it for what is drawn."""
 
 import csv
 import math
@@ -6,10 +6,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from assay.matrix.cells import LOSSES
 from assay.reports.summary import ArmSummary
 
-TRACE = "results/*/log/live/plots/metrics/train/loss.tsv"
-"""As DVCLive writes it, in a run's folder: columns step and loss."""
 POINTS = 400
 """More could not be told apart."""
 
@@ -27,7 +26,7 @@ def read_curves(arms: Iterable[ArmSummary]) -> dict[str, dict[str, list[Curve]]]
     found: dict[str, dict[str, list[Curve]]] = {}
     for arm in arms:
         for cell in arm.cells:
-            for path in sorted(cell.folder.glob(TRACE)):
+            for path in sorted(cell.folder.glob(LOSSES)):
                 curve = read_curve(path)
                 if curve.steps:
                     stage = path.relative_to(cell.folder).parts[1]

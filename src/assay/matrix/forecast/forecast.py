@@ -58,7 +58,7 @@ class StudyForecast:
     arms: dict[str, ArmForecast]
     seconds: Estimate
     elapsed_s: Estimate
-    """With as many jobs at a time as the machine runs."""
+    """With as many runs at a time as the machine has going."""
     gpu_hours: Estimate
     money: Estimate
     disk: Estimate
@@ -193,7 +193,7 @@ def forecast(path: Path, resolved: Resolved, machine: MachineConfig) -> StudyFor
     return StudyForecast(
         arms=arms,
         seconds=seconds,
-        elapsed_s=seconds.times(elapsed_share(runs_s, machine.jobs)),
+        elapsed_s=seconds.times(elapsed_share(runs_s, machine.at_once)),
         gpu_hours=gpu_hours,
         money=money,
         disk=disk,

@@ -13,9 +13,8 @@ from typing import Any
 
 from assay.errors import DataError
 from assay.matrix.arms import ResolvedArm
-from assay.matrix.cells import COMPLETE, CellResult
+from assay.matrix.cells import COMPLETE, LOSSES, CellResult
 
-LOSSES = "results/*/log/live/plots/metrics/train/loss.tsv"
 BUDGET_FILES = "results/*/metrics.json"
 BUDGET = ("steps", "samples")
 TOLERANCE = 0.05
