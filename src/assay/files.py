@@ -1,4 +1,4 @@
-"""Writing files so that a reader sees the old one or the new one, never half of it; open it to write a table."""
+"""Writing files and folders so that a reader sees the old or the new, never half of it; open it to write a table."""
 
 import csv
 import errno
@@ -6,8 +6,10 @@ import io
 import json
 import math
 import os
-from collections.abc import Iterable, Mapping, Sequence
-from contextlib import suppress
+import shutil
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from assay.errors import DataError
@@ -37,6 +39,49 @@ def write_bytes(path: Path, content: bytes, durable: bool = True) -> None:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
         raise DataError(f"{path}: cannot be written ({error.strerror}); make room, then run it again") from error
+
+
+@contextmanager
+def replaced_folder(
+    folder: Path, content: str, names: Sequence[str], remedy: str = "choose another folder"
+) -> Iterator[Path]:
+    """A new folder that replaces a data set at the end of the context; on any exception what stood there stays.
+
+    A process that is killed between the two renames leaves both whole, as `old` and `new` in the hidden folder beside
+    it that begins with its name: rename one by hand, or write the data set again. What cannot be deleted is left there.
+
+    content: what the folder holds, in words. names: patterns of its files; others are never deleted.
+
+    Raises:
+        DataError: the folder holds other files or the working folder, or cannot be written.
+    """
+    folder = folder.resolve()
+    _refuse_other_content(folder, content, names, remedy)
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        work = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+        new, old = work / "new", work / "old"
+        try:
+            new.mkdir()
+            yield new
+            if folder.exists():
+                folder.rename(old)
+            new.rename(folder)
+        finally:
+            if old.exists() and not folder.exists():
+                old.rename(folder)
+            shutil.rmtree(work, ignore_errors=True)
+    except OSError as error:
+        raise DataError(f"{folder}: cannot be written ({error}); make room or {remedy}") from error
+
+
+def _refuse_other_content(folder: Path, content: str, names: Sequence[str], remedy: str) -> None:
+    if Path.cwd().is_relative_to(folder):
+        raise DataError(f"{folder}: data.path holds the working folder; allowed: a folder of its own; {remedy}")
+    if folder.exists() and not (
+        folder.is_dir() and all(any(path.match(name) for name in names) for path in folder.iterdir())
+    ):
+        raise DataError(f"{folder}: holds other files than {content}; allowed: a new folder; {remedy}")
 
 
 def is_blank(content: bytes) -> bool:

@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,6 +20,7 @@ from assay.engine.distributed import VARIABLES, Group, Share, join, together, to
 from assay.engine.session import run_training
 from assay.engine.state import refuse_another_group
 from assay.errors import CheckpointError, ConfigError, PeerLostError
+from assay.runs.ranks import free_port
 
 ROOT = Path(__file__).parents[2]
 ALONE = Group.alone()
@@ -51,7 +53,12 @@ def two(tmp_path_factory) -> Found:
 
 
 def start(folder: Path) -> None:
-    command = [sys.executable, "-W", "error", str(ROOT / "tests/engine/rank.py"), str(folder), *SCENARIOS]
+    ranks([str(ROOT / "tests/engine/rank.py"), str(folder), *SCENARIOS])
+
+
+def ranks(arguments: list[str]) -> None:
+    """Two ranks of a Python program, to their end."""
+    command = [sys.executable, "-W", "error", *arguments]
     program = f"import sys; from assay.runs.nodes import launch; sys.exit(launch({command!r}, 2, {{}}))"
     environment = {**os.environ, "PYTHONPATH": f"{ROOT}:{ROOT / 'src'}", "OMP_NUM_THREADS": "1"}
     subprocess.run([sys.executable, "-c", program], env=environment, check=True, timeout=120)
@@ -160,6 +167,54 @@ def test_a_process_that_nobody_started_as_a_rank_is_alone(monkeypatch):
 def test_variables_that_are_missing_or_wrong_are_refused(monkeypatch, told, message):
     said(monkeypatch, **told)
     with pytest.raises(ConfigError, match=message):
+        join("cpu")
+
+
+LATE = """
+import os, sys, time
+from datetime import timedelta
+from pathlib import Path
+from tests.engine.rank import SharedTask, fit, make
+from assay.engine import distributed
+from assay.errors import PeerLostError
+
+class SlowToValidate(SharedTask):
+    def evaluate(self, model):
+        time.sleep(4)
+        return super().evaluate(model)
+
+out, rank = Path(sys.argv[1]), os.environ["RANK"]
+(out / f"here-{rank}").touch()
+while len(list(out.glob("here-*"))) < 2:
+    time.sleep(0.01)
+distributed.JOIN_WITHIN = timedelta(seconds=2)
+group = distributed.join("cpu")
+trained = fit(SlowToValidate(group), make(steps=2, validate_every=2), out / "run")
+(out / f"steps-{rank}").write_text(str(trained.steps))
+if group.leads:
+    os._exit(0)
+begun = time.monotonic()
+try:
+    with distributed.together(group):
+        distributed.any_rank(False, group)
+except PeerLostError as error:
+    (out / "lost").write_text(f"{time.monotonic() - begun:.0f} s: {error}")
+"""
+
+
+def test_ranks_wait_for_a_busy_one_longer_than_to_join_and_miss_an_ended_one_at_once(tmp_path):
+    ranks(["-c", LATE, str(tmp_path)])
+    assert [(tmp_path / f"steps-{rank}").read_text() for rank in range(2)] == ["2", "2"]
+    seconds, _, said = (tmp_path / "lost").read_text().partition(" s: ")
+    assert int(seconds) < 10
+    assert said.startswith("rank 1: another rank has ended, or did not answer (")
+    assert "by peer" in said
+
+
+def test_a_rank_that_nobody_joins_says_so(monkeypatch):
+    said(monkeypatch, RANK="0", WORLD_SIZE="2", LOCAL_RANK="0", MASTER_ADDR="127.0.0.1", MASTER_PORT=str(free_port()))
+    monkeypatch.setattr(distributed, "JOIN_WITHIN", timedelta(seconds=1))
+    with pytest.raises(PeerLostError, match=r"^rank 0: .* did not answer \(Timed out after .* for clients"):
         join("cpu")
 
 

@@ -20,6 +20,7 @@ from typing import Any, Literal
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.distributed.distributed_c10d import _set_pg_timeout
 
 from assay.engine.config import part_of
 from assay.errors import ConfigError, PeerLostError
@@ -28,7 +29,14 @@ VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
 """What torchrun gives every process."""
 PLACE_IN_GLOO = re.compile(r"^\[\S+\] ")
 JOIN_WITHIN = timedelta(minutes=10)
-"""How long the ranks wait for one another at the start, and in every exchange; a stall is found sooner."""
+"""How long the ranks wait for one another at the start."""
+EXCHANGE_WITHIN = timedelta(days=1)
+"""How long they wait in an exchange after that: longer than whatever one of them does meanwhile, as rank 0 validates.
+
+Nothing that goes wrong is found by it. Of a rank that has ended gloo hears at once, by its closed connection. NCCL need
+not, but at every step the ranks also exchange a byte by gloo, and whoever started them ends the others (runs/ranks.py).
+A rank that hangs is found by the supervisor's watch.
+"""
 
 
 @dataclass(frozen=True)
@@ -82,6 +90,7 @@ def join(device: Literal["auto", "cpu", "cuda"] = "auto") -> Group:
 
     Raises:
         ConfigError: a variable of torchrun's is missing or wrong, or there is no GPU for this process.
+        PeerLostError: the others have not come within JOIN_WITHIN.
     """
     return _joined(device)
 
@@ -105,8 +114,11 @@ def _joined(wanted: Literal["auto", "cpu", "cuda"]) -> Group:
         device = torch.device("cuda", local)
         torch.cuda.set_device(device)
     backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
-    dist.init_process_group(backend, rank=rank, world_size=world, timeout=JOIN_WITHIN)
-    return Group(rank, world, device, local)
+    group = Group(rank, world, device, local)
+    with together(group):
+        dist.init_process_group(backend, rank=rank, world_size=world, timeout=JOIN_WITHIN)
+    _set_pg_timeout(EXCHANGE_WITHIN)  # given to init_process_group, it would be that of the joining as well
+    return group
 
 
 def _number(name: str) -> int:

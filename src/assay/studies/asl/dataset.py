@@ -14,7 +14,6 @@ import dataclasses
 import hashlib
 import json
 import os
-import tempfile
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -30,8 +29,7 @@ from assay.config import config_digest
 from assay.engine.progress import phase
 from assay.engine.random import generator
 from assay.engine.stop import StopRequest
-from assay.errors import DataError
-from assay.files import write_bytes
+from assay.files import replaced_folder, write_bytes
 from assay.studies.asl.config import STAGES, Params
 from assay.studies.asl.phantom import PhantomBatch, simulate_phantoms
 from assay.studies.asl.physics import Physics, joint_signal, randomise_physics
@@ -89,28 +87,9 @@ def write_dataset(params: Params, folder: Path) -> None:
         DataError: the folder holds something that is no data set, the disk is full, or it cannot be written.
         Unfinished: stopped on request; what stood there stays.
     """
-    folder = folder.resolve()
-    _refuse_other_content(folder)
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as work:
-            new, old = Path(work) / "new", Path(work) / "old"
-            new.mkdir()
-            _fill(params, new)
-            if folder.exists():
-                folder.replace(old)
-            new.replace(folder)
-    except (OSError, DataError) as error:
-        raise DataError(f"{folder}: cannot be written ({error}); make room or change data.path") from error
-
-
-def _refuse_other_content(folder: Path) -> None:
-    """Raise DataError if replacing `folder` would delete something that simulate has not written."""
-    own = {f"{name}.npy" for name in ARRAYS} | {"manifest.json"}
-    if Path.cwd().is_relative_to(folder):
-        raise DataError(f"{folder}: data.path holds the working folder; allowed: a folder of its own, e.g. data/asl")
-    if folder.exists() and (not folder.is_dir() or {path.name for path in folder.iterdir()} - own):
-        raise DataError(f"{folder}: holds other files than a data set; allowed: a new folder; change data.path")
+    names = ("manifest.json", *(f"{name}.npy" for name in ARRAYS))
+    with replaced_folder(folder, "a data set", names, "change data.path") as new:
+        _fill(params, new)
 
 
 def _fill(params: Params, folder: Path) -> None:

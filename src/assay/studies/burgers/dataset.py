@@ -15,7 +15,6 @@ import dataclasses
 import hashlib
 import itertools
 import json
-import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,7 +29,7 @@ from torch import Tensor
 from assay.engine.progress import Phase, phase
 from assay.engine.stop import StopRequest
 from assay.errors import ConfigError, DataError
-from assay.files import write_bytes
+from assay.files import replaced_folder, write_bytes
 from assay.studies.burgers.equation import CELLS, FRAMES, INTERVAL, average_cells, cell_centres, frame_times, kappa
 from assay.studies.burgers.initial import initial_conditions
 from assay.studies.burgers.pdebench import TENSOR, PublishedFile, T, X
@@ -157,30 +156,8 @@ def write_dataset(spec: DatasetSpec, folder: Path, solutions: Solutions | None =
         DataError: the folder holds something else than a data set, or cannot be written.
         Unfinished: stopped on request; what stood there stays.
     """
-    folder = folder.resolve()
-    _refuse_other_content(folder)
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as work:
-            new, old = Path(work) / "new", Path(work) / "old"
-            new.mkdir()
-            _fill(spec, new, solutions or simulated(spec))
-            if folder.exists():
-                folder.replace(old)
-            new.replace(folder)
-    except OSError as error:
-        raise DataError(f"{folder}: cannot be written ({error}); make room or choose another folder") from error
-
-
-def _refuse_other_content(folder: Path) -> None:
-    """Raise DataError if replacing `folder` would delete something that is no data set."""
-    if Path.cwd().is_relative_to(folder):
-        raise DataError(f"{folder}: holds the working folder; allowed: a folder of its own, e.g. data/burgers")
-    if folder.exists() and (
-        not folder.is_dir()
-        or any(path.name != MANIFEST and not path.match("burgers_nu*.h5") for path in folder.iterdir())
-    ):
-        raise DataError(f"{folder}: holds other files than a data set; allowed: a new folder; choose another one")
+    with replaced_folder(folder, "a data set", ("burgers_nu*.h5", MANIFEST)) as new:
+        _fill(spec, new, solutions or simulated(spec))
 
 
 def _fill(spec: DatasetSpec, folder: Path, solutions: Solutions) -> None:

@@ -11,7 +11,6 @@ The long arrays are written chunk by chunk and read by memory map, so neither ne
 
 import hashlib
 import json
-import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -25,7 +24,7 @@ from assay.config.identity import deciding
 from assay.engine.progress import phase
 from assay.engine.stop import StopRequest
 from assay.errors import DataError
-from assay.files import write_bytes
+from assay.files import replaced_folder, write_bytes
 from assay.studies.latents.config import Params
 from assay.studies.latents.simulator import Rows
 
@@ -57,26 +56,9 @@ def write_recording(params: Params, source: Source) -> None:
         DataError: a value is not finite, the folder holds something else than a recording, or cannot be written.
         Unfinished: stopped on request; what stood there stays.
     """
-    folder = Path(params.data.path).resolve()
-    _refuse_other_content(folder)
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as work:
-            new, old = Path(work) / "new", Path(work) / "old"
-            new.mkdir()
-            _fill(params, source, new)
-            if folder.exists():
-                folder.replace(old)
-            new.replace(folder)
-    except OSError as error:
-        raise DataError(f"{folder}: cannot be written ({error}); make room or choose another folder") from error
-
-
-def _refuse_other_content(folder: Path) -> None:
-    """Raise DataError if replacing `folder` would delete something that is no recording."""
-    known = {MANIFEST, *(f"{name}.npy" for name in (*LONG, "types", "connections"))}
-    if folder.exists() and (not folder.is_dir() or any(path.name not in known for path in folder.iterdir())):
-        raise DataError(f"{folder}: holds other files than a recording; allowed: a new folder; choose another one")
+    names = (MANIFEST, *(f"{name}.npy" for name in (*LONG, "types", "connections")))
+    with replaced_folder(Path(params.data.path), "a recording", names) as new:
+        _fill(params, source, new)
 
 
 def _fill(params: Params, source: Source, folder: Path) -> None:

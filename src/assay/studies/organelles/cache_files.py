@@ -7,7 +7,6 @@ manifest.json            parameters; of each crop its name, data set, shape, pla
 
 import hashlib
 import json
-import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from assay.errors import DataError
-from assay.files import write_bytes
+from assay.files import replaced_folder, write_bytes
 from assay.studies.organelles.classes import CLASSES, OUTSIDE
 from assay.studies.organelles.crop import Flags, NewCrop, Volume
 
@@ -104,24 +103,11 @@ def new_crops(folder: Path, parameters: Mapping[str, Any]) -> Iterator[CropWrite
     Raises:
         DataError: the folder holds something else, cannot be written, or no crop was added.
     """
-    folder = folder.resolve()
-    known = {IMAGES, LABELS, MANIFEST, SPLIT}
-    if folder.exists() and (not folder.is_dir() or {path.name for path in folder.iterdir()} - known):
-        raise DataError(f"{folder}: holds other files than crops; allowed: a new folder; choose another one")
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as work:
-            new, old = Path(work) / "new", Path(work) / "old"
-            new.mkdir()
-            with (new / IMAGES).open("wb") as images, (new / LABELS).open("wb") as labels:
-                writer = CropWriter(new, images, labels)
-                yield writer
-            _write_manifest(writer, parameters)
-            if folder.exists():
-                folder.replace(old)
-            new.replace(folder)
-    except OSError as error:
-        raise DataError(f"{folder}: cannot be written ({error}); make room or choose another folder") from error
+    with replaced_folder(folder, "crops", (IMAGES, LABELS, MANIFEST, SPLIT)) as new:
+        with (new / IMAGES).open("wb") as images, (new / LABELS).open("wb") as labels:
+            writer = CropWriter(new, images, labels)
+            yield writer
+        _write_manifest(writer, parameters)
 
 
 def _write_manifest(writer: CropWriter, parameters: Mapping[str, Any]) -> None:

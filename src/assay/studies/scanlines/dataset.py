@@ -10,7 +10,6 @@ import dataclasses
 import hashlib
 import json
 import sys
-import tempfile
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -25,7 +24,7 @@ from assay.engine.progress import phase
 from assay.engine.random import generator
 from assay.engine.stop import StopRequest
 from assay.errors import DataError
-from assay.files import write_bytes
+from assay.files import replaced_folder, write_bytes
 from assay.studies.scanlines.archive import Labelled, looks_transposed, read_archive
 from assay.studies.scanlines.draw import Draw
 from assay.studies.scanlines.generator import Scene, draw_scene, scan
@@ -104,20 +103,8 @@ def write_dataset(data: DataConfig, folder: Path) -> None:
         DataError: the folder holds something else, a file of the user's is not what it should be, the disk is full.
         Unfinished: stopped on request; what stood there stays.
     """
-    folder = folder.resolve()
-    if folder.exists() and (not folder.is_dir() or {path.name for path in folder.iterdir()} - {FILE, MANIFEST}):
-        raise DataError(f"{folder}: holds other files than a data set; allowed: a new folder; choose another one")
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as work:
-            new, old = Path(work) / "new", Path(work) / "old"
-            new.mkdir()
-            _fill(data, new)
-            if folder.exists():
-                folder.replace(old)
-            new.replace(folder)
-    except OSError as error:
-        raise DataError(f"{folder}: cannot be written ({error}); make room or choose another folder") from error
+    with replaced_folder(folder, "a data set", (FILE, MANIFEST)) as new:
+        _fill(data, new)
 
 
 def _fill(data: DataConfig, folder: Path) -> None:
