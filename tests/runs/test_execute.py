@@ -5,6 +5,7 @@ import os
 import re
 import subprocess
 import time
+from pathlib import Path
 
 import pytest
 from tests.runs.toy_stage import PYTHON, STAGE
@@ -85,6 +86,15 @@ def test_the_record_tells_what_ran_where_and_how_far_it_came(supervised):
     assert attempt["resources"]["rss_peak"] > 2**20
     assert attempt["ended"] >= attempt["started"]
     assert json.loads((supervised.folder / "run/run.json").read_text())["identity"] == "abc"
+
+
+def test_what_a_stage_found_out_stays_though_git_answered_after_its_end(supervised, monkeypatch):
+    (supervised.folder / ".git").mkdir()
+    slow = Path(supervised.script("git", "#!/bin/sh\nsleep 2\nexit 1\n"))
+    slow.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{slow.parent}:{os.environ['PATH']}")
+    supervised.run(command=[PYTHON, supervised.script("stage.py", STAGE), "1"])
+    assert described(supervised)["identity"] == "abc" and described(supervised)["command"]
 
 
 def test_a_run_has_one_attempt_at_a_time(supervised):

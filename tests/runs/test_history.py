@@ -46,7 +46,13 @@ def test_the_longest_checkpoint_of_any_sibling_counts(tmp_path):
 
 
 def test_a_stage_took_what_all_its_tries_took_until_it_was_done():
-    tries = [("simulate", 9.0, 0), ("train", 3600.0, 75), ("train", 3600.0, None), ("train", 60.0, 0), ("train", 5.0, 0)]
+    tries = [
+        ("simulate", 9.0, 0),
+        ("train", 3600.0, 75),
+        ("train", 3600.0, None),
+        ("train", 60.0, 0),
+        ("train", 5.0, 0),
+    ]
     assert until_done([*tries, ("validate", 7.0, 1)]) == {"simulate": [9.0], "train": [7260.0, 5.0]}
 
 

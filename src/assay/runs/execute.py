@@ -22,7 +22,7 @@ from assay.runs.provenance import describe
 from assay.runs.ranks import PROCESSES
 from assay.runs.record import Attempt, Job, Run
 from assay.runs.scribe import close_others
-from assay.runs.store import RunFolder, this_process
+from assay.runs.store import RunFolder, RunRecord, this_process
 
 CHECKPOINTS_AT = "ASSAY_CHECKPOINTS"
 DESCRIBE_WITHIN_S = 5.0
@@ -133,16 +133,21 @@ def _describe(journal: Journal, command: list[str]) -> int:
             described = describe(journal.folder, command, Path.cwd())
             known = folder.read()
             described = dataclasses.replace(described, created=known.attempts[0].started)
-            folder.write_run(_with_findings(described, known.run))
+            folder.write_run(_with_findings(described, known))
     finally:
         os._exit(0)
 
 
-def _with_findings(described: Run, before: Run) -> Run:
-    """With what earlier attempts found out, if they ran the same: a stage that is complete does not say it again."""
-    if (before.params, before.commit, before.dirty) != (described.params, described.commit, described.dirty):
-        return described
-    return dataclasses.replace(described, identity=before.identity, disk=before.disk)
+def _with_findings(described: Run, known: RunRecord) -> Run:
+    """With what this attempt has found out, should it have been quicker, and earlier ones, if they ran the same.
+
+    A stage that is complete does not say it again.
+    """
+    before, (*earlier, now) = known.run, known.attempts
+    told = [str(stage.facts["identity"]) for stage in now.stages if "identity" in stage.facts]
+    same = (before.params, before.commit, before.dirty) == (described.params, described.commit, described.dirty)
+    found = before if same or not earlier else described
+    return dataclasses.replace(described, identity=told[-1] if told else found.identity, disk=found.disk)
 
 
 def _wait_for(pid: int) -> None:
