@@ -1,6 +1,6 @@
 """A verdict's effect and its reason, in one line each; open it to change what stands on a verdict's card."""
 
-from assay.matrix.verdicts.hypotheses import Verdict
+from assay.matrix.verdicts.hypotheses import Verdict, measured, p_text
 from assay.reports import words
 from assay.reports.gather import Report
 
@@ -16,12 +16,10 @@ def effect_text(verdict: Verdict) -> str:
     found = verdict.effect
     if found is None:
         return ""
-    relative = verdict.hypothesis.margin_is == "relative" and found.ratio is not None
-    value, ends = (found.ratio, found.ratio_interval) if relative else (found.difference, found.difference_interval)
-    what = "ratio" if relative else f"difference of {found.of}s"
+    what, value, ends = measured(verdict, found)
     low, high = ("unbounded" if end is None else words.number(end) for end in ends)
     text = f"{what} {'not finite' if value is None else words.number(value)}"
     parts = [f"{text} [{low}, {high}] at {100 * found.level:.3g} %", f"n = {verdict.n}"]
     if verdict.p_adjusted is not None:
-        parts.append("p < 0.0001" if verdict.p_adjusted < 1e-4 else f"p = {verdict.p_adjusted:.2g}")
+        parts.append(p_text(verdict.p_adjusted))
     return ", ".join(parts)

@@ -12,6 +12,7 @@ from assay.matrix.cells import CellResult
 from assay.matrix.study import MetricConfig
 from assay.matrix.verdicts.comparison import spread_so_far
 from assay.matrix.verdicts.hypotheses import judge
+from assay.reports.effects import effect_text
 
 MAX = MetricConfig(direction="max")
 
@@ -109,6 +110,12 @@ def test_a_pass_against_a_number_says_what_it_rests_on():
     found = [verdict(claim(versus=versus), runs(a=around(0.9), b=BASE)) for versus in (1.0, "b")]
     assert all(each.verdict == "PASS" for each in found)
     assert ["scatter symmetrically" in each.reason for each in found] == [True, False]
+
+
+def test_the_card_and_the_reason_measure_the_same_and_a_ratio_without_bounds_is_none():
+    found = verdict(claim(margin=0.1), runs(a=[1.0, 5.0, 9.0], b=[0.5, 9.0, 1.0]))
+    assert None in found.effect.ratio_interval
+    assert "difference of means 1.5 [" in found.reason and effect_text(found).startswith("difference of means 1.5 [")
 
 
 def test_a_shared_level_needs_more_seeds():

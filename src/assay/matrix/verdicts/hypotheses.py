@@ -165,7 +165,7 @@ def _decide(measured: _Measured, p_for: float, p_against: float) -> Verdict:
     verdict = replace(verdict, p_adjusted=p_for, p_against_adjusted=p_against)
     level = 1 - verdict.hypothesis.confidence
     if p_for <= level:
-        reason = f"{_claim(verdict.hypothesis)}{_shown(verdict)}, {_p(p_for)}{_assumed(verdict)}"
+        reason = f"{_claim(verdict.hypothesis)}{_shown(verdict)}, {p_text(p_for)}{_assumed(verdict)}"
         return replace(verdict, verdict="PASS", reason=reason)
     if measured.all_failed:
         reason = (
@@ -173,7 +173,7 @@ def _decide(measured: _Measured, p_for: float, p_against: float) -> Verdict:
         )
         return replace(verdict, verdict="FAIL", reason=reason)
     if p_against <= level:
-        reason = f"it is not so that {_claim(verdict.hypothesis)}{_shown(verdict)}, {_p(p_against)} for the opposite"
+        reason = f"it is not so that {_claim(verdict.hypothesis)}{_shown(verdict)}, {p_text(p_against)} for the opposite"
         return replace(verdict, verdict="FAIL", reason=reason)
     return _inconclusive(measured, verdict, level)
 
@@ -195,7 +195,7 @@ def _inconclusive(measured: _Measured, verdict: Verdict, level: float) -> Verdic
     elif min(measured.p_for, measured.p_against) <= level:
         reason = f"p = {p:.2g} alone, but {adjusted:.2g} after Holm's correction over the study's hypotheses"
     else:
-        reason = f"neither the claim nor its opposite is shown{_shown(verdict)}, {_p(verdict.p_adjusted or 1.0)}"
+        reason = f"neither the claim nor its opposite is shown{_shown(verdict)}, {p_text(verdict.p_adjusted or 1.0)}"
     more = f"; about {seeds} seeds would settle it if effect and spread are as seen" if seeds else ""
     return replace(verdict, reason=reason + more, seeds_needed=seeds)
 
@@ -227,14 +227,21 @@ def _shown(verdict: Verdict) -> str:
     found = verdict.effect
     if found is None:
         return ""
-    relative = verdict.hypothesis.margin_is == "relative" and (None not in found.ratio_interval or not verdict.method)
-    value, ends = (found.ratio, found.ratio_interval) if relative else (found.difference, found.difference_interval)
+    what, value, ends = measured(verdict, found)
     low, high = ("unbounded" if end is None else f"{end:.3g}" for end in ends)
-    what = "ratio" if relative else f"difference of {found.of}s" if found.of == "mean" else "median difference"
     size = "not finite" if value is None else f"{value:.3g}"
     if not verdict.method:
         return f", {what} {size}"
     return f", {what} {size} [{low}, {high}] at {100 * found.level:.3g} % over {verdict.n} seeds"
+
+
+def measured(verdict: Verdict, effect: Effect) -> tuple[str, float | None, tuple[float | None, float | None]]:
+    """What an effect is shown as, in the margin's measure, with its interval: a ratio without bounds says nothing."""
+    relative = verdict.hypothesis.margin_is == "relative" and effect.ratio is not None
+    if relative and (None not in effect.ratio_interval or not verdict.method):
+        return "ratio", effect.ratio, effect.ratio_interval
+    what = "difference of means" if effect.of == "mean" else "median difference"
+    return what, effect.difference, effect.difference_interval
 
 
 def _assumed(verdict: Verdict) -> str:
@@ -243,5 +250,6 @@ def _assumed(verdict: Verdict) -> str:
     return ", if seeds scatter symmetrically" if alone else ""
 
 
-def _p(value: float) -> str:
+def p_text(value: float) -> str:
+    """As it is shown to a reader."""
     return "p < 0.0001" if value < 1e-4 else f"p = {value:.2g}"
