@@ -173,7 +173,8 @@ def _decide(measured: _Measured, p_for: float, p_against: float) -> Verdict:
         )
         return replace(verdict, verdict="FAIL", reason=reason)
     if p_against <= level:
-        reason = f"it is not so that {_claim(verdict.hypothesis)}{_shown(verdict)}, {p_text(p_against)} for the opposite"
+        shown = f"{_claim(verdict.hypothesis)}{_shown(verdict)}"
+        reason = f"it is not so that {shown}, {p_text(p_against)} for the opposite"
         return replace(verdict, verdict="FAIL", reason=reason)
     return _inconclusive(measured, verdict, level)
 
