@@ -119,20 +119,10 @@ def verify(parsed: argparse.Namespace, rest: list[str]) -> int:
 
 def _trains(config: ModuleType, stage: str) -> bool:
     """Whether a stage of a study reads a training budget."""
-    return any(_is_budget(config.Params, key) for key in config.STAGES[stage])
+    from assay.engine.config import training_sections
 
-
-def _is_budget(params: type, key: str) -> bool:
-    """Whether a section is a training budget, or has one."""
-    from assay.config.fields import fields_of, section_class
-    from assay.engine.config import TrainConfig
-
-    section: type | None = params
-    for name in key.split("."):
-        section = section_class(fields_of(section)[name]) if section else None
-    return section is TrainConfig or (
-        section is not None and any(section_class(hint) is TrainConfig for hint in fields_of(section).values())
-    )
+    budgets = training_sections(config.Params)
+    return any(f"{budget}.".startswith(f"{key}.") for budget in budgets for key in config.STAGES[stage])
 
 
 def _overrides(rest: list[str]) -> list[str]:

@@ -2,9 +2,10 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from functools import cache
+from typing import Annotated, Any, Literal
 
-from assay.config.fields import Bounds, Incidental, Problem
+from assay.config.fields import Bounds, Incidental, Problem, layout
 from assay.errors import ConfigError
 
 FREE_IN_STACK = ("optimizer", "schedule", "clip_norm", "ema_decay", "patience")
@@ -134,6 +135,18 @@ class TrainConfig:
     def samples_per_step(self) -> int:
         """Samples seen by one optimiser step."""
         return self.batch_size * self.accumulate
+
+
+@cache
+def training_sections(params: Any, prefix: str = "") -> tuple[str, ...]:
+    """Dotted names of the sections of a study's parameters, given by their class, that are training budgets."""
+    found: list[str] = []
+    for name, _, section, _ in layout(params):
+        if section is TrainConfig:
+            found.append(f"{prefix}{name}")
+        elif section is not None:
+            found += training_sections(section, f"{prefix}{name}.")
+    return tuple(found)
 
 
 def part_of(batch_size: int, processes: int) -> int:

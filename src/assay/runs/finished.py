@@ -28,7 +28,7 @@ MANY = 200
 
 @dataclass(frozen=True, kw_only=True)
 class Finished:
-    """A complete run. seconds: stage -> wall seconds until it ended well, each time. written: in ns, its last attempt."""
+    """A complete run. seconds: stage -> wall seconds until it ended well, by time. written: in ns, its last attempt."""
 
     diagnosis: Diagnosis
     seconds: dict[str, list[float]]

@@ -18,12 +18,13 @@ from pathlib import Path
 from typing import Any
 
 from assay.config.load import assign, build, read
+from assay.engine.config import training_sections
 from assay.errors import ConfigError
 from assay.machine import MachineConfig
 from assay.matrix.arms import Resolved, ResolvedArm
 from assay.matrix.forecast.bench import Bench, bench, refuse_elsewhere
 from assay.matrix.forecast.forecast import Forecaster
-from assay.matrix.forecast.pipeline import SEED, Parameters, leaves_of, training_sections
+from assay.matrix.forecast.pipeline import SEED, Parameters, leaves_of
 from assay.matrix.forecast.quantities import duration
 from assay.matrix.forecast.workload import PILOT
 from assay.matrix.study import params_path

@@ -13,7 +13,7 @@ from typing import Any
 
 from assay.config.fields import alternatives, entry_class, layout, marks, section_class
 from assay.config.load import read
-from assay.engine.config import TrainConfig
+from assay.engine.config import training_sections
 from assay.matrix.forecast.scaling import Target
 from assay.studies import study_config
 
@@ -115,18 +115,6 @@ def _training(params: type, keys: tuple[str, ...]) -> str | None:
     """The one training section that a stage reads; None if it reads none, or several."""
     found = [place for place in training_sections(params) if any(f"{place}.".startswith(f"{key}.") for key in keys)]
     return found[0] if len(found) == 1 else None
-
-
-@cache
-def training_sections(params: Any, prefix: str = "") -> tuple[str, ...]:
-    """Dotted names of the sections that are training budgets."""
-    found: list[str] = []
-    for name, _, section, _ in layout(params):
-        if section is TrainConfig:
-            found.append(f"{prefix}{name}")
-        elif section is not None:
-            found += training_sections(section, f"{prefix}{name}.")
-    return tuple(found)
 
 
 def leaves_of(params: type, data: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:

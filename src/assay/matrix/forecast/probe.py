@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from assay.config.load import assign, build, read
+from assay.engine.config import training_sections
 from assay.errors import ConfigError
 from assay.matrix.arms import Resolved, ResolvedArm, resolve
 from assay.matrix.forecast.bench import RESULTS, bench
@@ -28,7 +29,6 @@ from assay.matrix.forecast.pipeline import (
     PipelineStage,
     leaves_of,
     read_pipeline,
-    training_sections,
 )
 from assay.matrix.forecast.rehearsal import Rehearsal, RehearsalError, Rehearsed, rehearsing
 from assay.matrix.forecast.sharing import Sharing
