@@ -1,5 +1,6 @@
 """What is paid for is shown, and given back when somebody says so; tests/stubs/vastai stands for the service."""
 
+import errno
 import json
 import os
 import sys
@@ -10,11 +11,13 @@ from pathlib import Path
 import pytest
 from tests.stubs.vast_world import World
 
+from assay.__main__ import main
 from assay.cli import run
 from assay.errors import ConfigError, SchedulerError
 from assay.rented import paid_for
 from assay.schedulers import Job
 from assay.schedulers.config import VastConfig
+from assay.schedulers.vast_client import Client
 from assay.schedulers.vast_jobs import Ledger, Rental, Ticket, label_of
 
 
@@ -106,3 +109,80 @@ def test_stop_says_when_the_service_is_silent(world):
     world.fault(down=True)
     with pytest.raises(SchedulerError, match="vastai show instances: failed"):
         run(["stop", "--all"])
+
+
+@pytest.fixture
+def refused(monkeypatch) -> None:
+    """The service does not give 7001 back."""
+    destroy = Client.destroy
+
+    def fail(client: Client, number: int) -> None:
+        if number == 7001:
+            raise SchedulerError("vastai destroy instance: failed (404); wait")
+        destroy(client, number)
+
+    monkeypatch.setattr(Client, "destroy", fail)
+
+
+def test_stop_all_goes_on_after_a_machine_that_fails_and_says_so_in_the_end(world, refused, capsys):
+    assert main(["stop", "--all"]) == 2
+    assert [each["id"] for each in world.rented] == [7001, 7003]
+    said = capsys.readouterr()
+    assert said.out.startswith("7001 is still listed; give assay stop 7001 again\n7002 is given back\n")
+    assert said.err == "assay: 7001: vastai destroy instance: failed (404); wait\n"
+
+
+def test_what_failed_is_said_too_when_the_service_is_silent_afterwards(world, refused, monkeypatch):
+    answers = iter([Client("vastai").instances()])
+    monkeypatch.setattr(Client, "instances", lambda _: next(answers, None) or Client._answer(Client("false"), [], list))
+    with pytest.raises(SchedulerError, match=r"(?s)^7001: vastai destroy.*\nfalse .*failed"):
+        run(["stop", "--all"])
+    assert [each["id"] for each in world.rented] == [7001, 7003]
+
+
+def test_a_machine_whose_job_cannot_be_cancelled_is_given_back_all_the_same(world, monkeypatch):
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(Ledger, "cancel", full)
+    with pytest.raises(
+        SchedulerError, match=r"7001: its job is not cancelled \(No space left on device\), and may get"
+    ):
+        run(["stop", "--all"])
+    assert [each["id"] for each in world.rented] == [7003]
+
+
+DAMAGE = {
+    "zeros": bytes(200),
+    "nothing": b"",
+    "a list": b"[]",
+    "no key": b"{}",
+    "another key": b'{"word": "QUEUED", "avoid": [], "unheard": "of"}',
+}
+
+
+@pytest.mark.parametrize("content", DAMAGE.values(), ids=DAMAGE)
+def test_a_damaged_state_is_said_and_what_it_was_about_is_shown_and_given_back(world, tmp_path, capsys, content):
+    (tmp_path / ".assay/vast/000001.state").write_bytes(content)
+    shown = paid_for(tmp_path)
+    assert shown[1].endswith("study-arm-s0") and "000001.state: damaged (" in shown[3] and len(shown) == 4
+    assert run(["stop", "--all"]) == 0
+    said = capsys.readouterr()
+    assert said.err.startswith(f"assay: {tmp_path}/.assay/vast/000001.state: damaged (") and said.err.count("\n") == 1
+    assert [each["id"] for each in world.rented] == [7003]
+    assert Ledger(tmp_path / ".assay/vast").is_cancelled("000001")
+
+
+@pytest.mark.parametrize("content", DAMAGE.values(), ids=DAMAGE)
+def test_a_damaged_file_of_a_job_keeps_no_machine(world, tmp_path, capsys, content):
+    (tmp_path / ".assay/vast/000001.json").write_bytes(content)
+    assert run(["stop"]) == 0
+    assert "job 000001, whose file is damaged" in capsys.readouterr().out
+    (tmp_path / ".assay/vast/000001.state").write_bytes(content)
+    assert run(["stop", "--all"]) == 0
+    assert [each["id"] for each in world.rented] == [7003]
+
+
+def test_what_the_service_said_last_is_asked_again_if_it_cannot_be_read(world, tmp_path):
+    (tmp_path / ".assay/vast/instances.json").write_bytes(bytes(200))
+    assert paid_for(tmp_path)[0].startswith("2 rented machines are paid for")

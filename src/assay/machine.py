@@ -68,6 +68,11 @@ class MachineConfig:
     watch: WatchConfig = field(default_factory=WatchConfig)
     """When silence is a stall."""
 
+    @property
+    def at_once(self) -> int:
+        """How many runs it has going at a time, as far as it says: a cluster's queue does not, and counts as one."""
+        return self.vast.machines if self.scheduler == "vast" else self.jobs
+
 
 def load_machine(path: Path) -> MachineConfig:
     """Read a machine file; a key that it leaves out has its default.

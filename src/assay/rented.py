@@ -3,7 +3,10 @@
 import argparse
 import dataclasses
 import json
+import sys
 from pathlib import Path
+
+from assay.errors import SchedulerError
 
 
 def paid_for(repository: Path) -> list[str]:
@@ -34,7 +37,12 @@ def add_stop(verb: argparse.ArgumentParser) -> None:
 
 
 def stop(parsed: argparse.Namespace, rest: list[str]) -> int:
-    """Give back, or show; 1 if a machine is still listed."""
+    """Give back, or show; 1 if a machine is still listed. A machine that fails is no reason to keep the others.
+
+    Raises:
+        ConfigError: a number is not that of a machine that assay rented.
+        SchedulerError: the service does not answer, or refused some machines; one line for each.
+    """
     from assay.schedulers import vast_paid
     from assay.schedulers.vast_client import Client
     from assay.schedulers.vast_jobs import is_ours
@@ -43,15 +51,23 @@ def stop(parsed: argparse.Namespace, rest: list[str]) -> int:
     client = Client(parsed.client) if parsed.client else vast_paid.client_of(ledger)
     found = client.instances()
     chosen = vast_paid.chosen(parsed.machines, parsed.all, found)
-    for each in chosen:
-        vast_paid.give_back(ledger, client, each)
-    left = client.instances() if chosen else found
+    owners, damaged = vast_paid.owners_of(ledger, found)
+    for line in damaged:
+        print(f"assay: {line}", file=sys.stderr)
+    numbers = [each.id for each in chosen]
+    failed = [line for each in numbers for line in vast_paid.give_back(ledger, client, each, owners.get(each))]
+    try:
+        left = client.instances() if chosen else found
+    except SchedulerError as error:
+        raise SchedulerError("\n".join([*failed, str(error)])) from None
     listed = {each.id for each in left}
     if parsed.json:
         print(json.dumps([dataclasses.asdict(each) for each in left if is_ours(each)], indent=2))
-        return int(any(each.id in listed for each in chosen))
-    for each in chosen:
-        again = f"{each.id} is still listed; give assay stop {each.id} again"
-        print(again if each.id in listed else f"{each.id} is given back")
-    print("\n".join(vast_paid.lines(ledger, left) or ["nothing that assay rented is paid for"]))
-    return int(any(each.id in listed for each in chosen))
+    else:
+        for number in numbers:
+            again = f"{number} is still listed; give assay stop {number} again"
+            print(again if number in listed else f"{number} is given back")
+        print("\n".join(vast_paid.lines(ledger, owners, left) or ["nothing that assay rented is paid for"]))
+    if failed:
+        raise SchedulerError("\n".join(failed))
+    return int(any(each in listed for each in numbers))

@@ -5,10 +5,12 @@ import fcntl
 import math
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 from assay.matrix.jobs import alone
+from assay.schedulers import local
 from assay.schedulers.local import Local, claimed
 from assay.schedulers.locks import locked
 
@@ -70,6 +72,25 @@ def test_a_pool_and_a_submit_are_alone_on_this_computer(file_system, tmp_path, c
         order.append("first")
     waiting.join(20)
     assert order == ["first", "second"] and "waiting for another assay submit" in capsys.readouterr().err
+
+
+def test_those_who_look_for_a_pool_do_not_mislead_each_other(file_system, tmp_path):
+    pool = Local(tmp_path / "pool")
+    with claimed(pool.folder):
+        pass
+    with ThreadPoolExecutor(8) as several:
+        assert not any(several.map(lambda _: pool.has_pool(), range(2000)))
+
+
+def test_a_pool_is_started_while_somebody_looks_for_one(tmp_path, monkeypatch):
+    pool, started = Local(tmp_path), list[str]()
+    monkeypatch.setattr(local.subprocess, "run", lambda command, **_: started.append(command[3]))
+    with (tmp_path / "lock").open("w") as look:
+        fcntl.flock(look, fcntl.LOCK_SH)
+        pool.wake()
+    with claimed(pool.folder):
+        pool.wake()
+    assert started == [str(tmp_path)]
 
 
 def test_a_file_system_without_locks_is_said_once(tmp_path, monkeypatch, capsys):

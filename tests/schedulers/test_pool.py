@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from assay.errors import DataError
 from assay.schedulers import Job, pool
 from assay.schedulers.config import ResourcesConfig
 from assay.schedulers.local import Local, job_ids
@@ -106,6 +107,30 @@ def test_a_job_whose_file_is_damaged_ends_at_once(queue, tmp_path):
     (queue.folder / f"{job_id}.json").write_text("")
     Pool(queue.folder).work()
     assert queue.states([job_id]) == {job_id: "EXIT 127"}
+
+
+def test_a_job_whose_file_lacks_something_ends_at_once_and_the_next_one_runs(queue, tmp_path):
+    bad, good = queue.submit(job(tmp_path, "bad")), queue.submit(job(tmp_path, "good"))
+    (queue.folder / f"{bad}.json").write_text("{}")
+    Pool(queue.folder).work()
+    assert queue.states([bad, good]) == {bad: "EXIT 127", good: "EXIT 0"}
+
+
+@pytest.mark.parametrize(
+    "content",
+    ["", "\0" * 80, "[]", "{}", '{"word": "EXIT 0", "unheard": "of"}'],
+    ids=["nothing", "zeros", "a list", "no key", "another key"],
+)
+def test_a_damaged_state_keeps_no_other_job_waiting(queue, tmp_path, capsys, content):
+    ended = queue.submit(job(tmp_path, code="open('ran', 'a').write('x')"))
+    Pool(queue.folder).work()
+    (queue.folder / f"{ended}.state").write_text(content)
+    later = queue.submit(job(tmp_path, "later"))
+    Pool(queue.folder).work()
+    assert queue.states([later]) == {later: "EXIT 0"} and (tmp_path / "ran").read_text() == "x"
+    assert f"{ended} is left alone: {queue.folder}/{ended}.state: " in capsys.readouterr().out
+    with pytest.raises(DataError, match=r"000001\.state: .*; remove it and submit again"):
+        queue.states([ended])
 
 
 def test_a_folder_that_does_not_change_is_not_listed_again_and_again(queue, tmp_path, monkeypatch):

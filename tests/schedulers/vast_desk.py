@@ -53,7 +53,7 @@ class Desk:
 
     def round(self) -> None:
         keeper = Keeper(self.kept, 0.0)
-        keeper.round(keeper._open())
+        keeper.round(keeper.jobs())
 
     def rounds(self, scheduler: Vast, job_id: str, until: Callable[[str], object]) -> str:
         """What is said of the job, once it fits."""

@@ -15,7 +15,7 @@ import shlex
 import subprocess
 import sys
 from collections.abc import Collection, Iterator, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,7 @@ from assay.runs.gpus import visible_gpus
 from assay.runs.processes import stat
 from assay.schedulers import ALIVE, Job, Meaning, Scheduler
 from assay.schedulers.config import ResourcesConfig
-from assay.schedulers.locks import locked
+from assay.schedulers.locks import is_held, locked
 
 START_TICKS = 19  # field 22 of proc(5), counted as `stat` does
 MEANINGS: dict[str, Meaning] = {"QUEUED": "queued", "RUNNING": "running"}
@@ -97,8 +97,7 @@ class Local(Scheduler):
 
     def has_pool(self) -> bool:
         """Whether a pool lives."""
-        with claimed(self.folder) as mine:
-            return not mine
+        return is_held(lock_of(self.folder))
 
     def states(self, ids: Collection[str], insist: bool = False) -> dict[str, str]:
         """QUEUED, RUNNING PID, EXIT CODE, CANCELLED, LOST (its pool was killed), or GIVEN UP."""
@@ -161,7 +160,12 @@ class Local(Scheduler):
 
 def claimed(folder: Path, within_s: float = 0.0) -> AbstractContextManager[bool]:
     """Hold the lock of the pool within; False: another has held it for so long."""
-    return locked(folder / "lock", within_s)
+    return locked(lock_of(folder), within_s)
+
+
+def lock_of(folder: Path) -> Path:
+    """The file whose lock the one living pool holds."""
+    return folder / "lock"
 
 
 def job_ids(folder: Path) -> list[str]:
@@ -176,10 +180,10 @@ def read_job(folder: Path, job_id: str) -> Job:
         DataError: its file is damaged.
         SchedulerError: it cannot be read now.
     """
-    told = _json(folder / f"{job_id}.json")
-    where, log, script = (Path(told[key]) for key in ("folder", "log", "script"))
-    asked = ResourcesConfig(gpus=told.get("gpus", 0))  # an older version has put none
-    return Job(name=told["name"], command=told["command"], folder=where, log=log, script=script, resources=asked)
+    with _read(folder / f"{job_id}.json") as told:
+        where, log, script = (Path(told[key]) for key in ("folder", "log", "script"))
+        asked = ResourcesConfig(gpus=told.get("gpus", 0))  # an older version has put none
+        return Job(name=told["name"], command=told["command"], folder=where, log=log, script=script, resources=asked)
 
 
 def read_state(folder: Path, job_id: str) -> State:
@@ -190,7 +194,10 @@ def read_state(folder: Path, job_id: str) -> State:
         SchedulerError: it cannot be read now.
     """
     path = folder / f"{job_id}.state"
-    return State(**_json(path)) if path.exists() else State(word="QUEUED")
+    if not path.exists():
+        return State(word="QUEUED")
+    with _read(path) as told:
+        return State(**told)
 
 
 def write_state(folder: Path, job_id: str, state: State) -> None:
@@ -214,11 +221,14 @@ def lives(state: State) -> bool:
     return state.pid > 0 and start_ticks(state.pid) == state.start_ticks
 
 
-def _json(path: Path) -> dict[str, Any]:
+@contextmanager
+def _read(path: Path) -> Iterator[dict[str, Any]]:
+    """What a file says; what it ought to say and does not is damage too."""
     try:
-        found: dict[str, Any] = json.loads(path.read_text())
+        yield json.loads(path.read_text())
     except OSError as error:
         raise SchedulerError(f"{path}: cannot be read ({error.strerror}); give the command again") from error
     except ValueError:
         raise DataError(f"{path}: not valid JSON; remove it and submit again") from None
-    return found
+    except (KeyError, TypeError) as error:
+        raise DataError(f"{path}: damaged ({error!r}); remove it and submit again") from None

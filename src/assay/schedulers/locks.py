@@ -15,6 +15,8 @@ from typing import BinaryIO
 from assay.files import NO_LOCKS
 
 POLL_S = 0.01
+NAMES = Path("/proc/net/unix")
+"""Where the kernel lists the names that processes of this computer have taken, see proc(5)."""
 
 
 @contextmanager
@@ -26,6 +28,23 @@ def locked(path: Path, within_s: float = 0.0) -> Iterator[bool]:
         time.sleep(POLL_S)
     with held or nullcontext():
         yield held is not None
+
+
+def is_held(path: Path) -> bool:
+    """Whether somebody holds the lock of a file; looking takes nothing, so that whoever else looks is not misled."""
+    with ExitStack() as closing:
+        try:
+            fcntl.flock(closing.enter_context(path.open("rb")), fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except FileNotFoundError:
+            return False
+        except BlockingIOError:
+            return True
+        except OSError as error:
+            if error.errno not in NO_LOCKS:
+                raise
+            _say(path, error.strerror)
+            return f"@{_name_of(path)}\n" in NAMES.read_text(errors="replace")
+    return False
 
 
 def _take(path: Path) -> BinaryIO | socket.socket | None:
@@ -48,13 +67,17 @@ def _take_name(path: Path) -> socket.socket | None:
     """A name that the kernel of this computer gives to one process at a time, and takes back when that ends."""
     name = socket.socket(socket.AF_UNIX)
     try:
-        name.bind(f"\0assay-{hashlib.sha256(bytes(path.absolute())).hexdigest()}")
+        name.bind(f"\0{_name_of(path)}")
     except OSError as error:
         name.close()
         if error.errno != errno.EADDRINUSE:
             raise
         return None
     return name
+
+
+def _name_of(path: Path) -> str:
+    return f"assay-{hashlib.sha256(bytes(path.absolute())).hexdigest()}"
 
 
 @cache

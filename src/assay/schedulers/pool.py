@@ -119,8 +119,16 @@ class Pool:
         return self.listed
 
     def _take_over(self, job_id: str) -> None:
-        """What an earlier pool left: its words stand, and what it did not see the end of is an orphan."""
-        state = read_state(self.folder, job_id)
+        """What an earlier pool left: its words stand, and what it did not see the end of is an orphan.
+
+        A job whose words cannot be read was started once, and is not started a second time.
+        """
+        try:
+            state = read_state(self.folder, job_id)
+        except AssayError as error:
+            self._say(f"{job_id} is left alone: {error}")
+            self.done.add(job_id)
+            return
         if state.word == "QUEUED":
             return
         self.done.add(job_id)

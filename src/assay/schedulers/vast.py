@@ -16,7 +16,8 @@ from assay.errors import ConfigError, SchedulerError
 from assay.schedulers import ALIVE, Job, Meaning, Scheduler
 from assay.schedulers.client import SilentError
 from assay.schedulers.config import VastConfig
-from assay.schedulers.local import claimed
+from assay.schedulers.local import lock_of
+from assay.schedulers.locks import is_held
 from assay.schedulers.vast_client import Client, absent, search_words
 from assay.schedulers.vast_jobs import LABEL, Ledger, Ticket, meaning
 from assay.schedulers.vast_machine import create_words, job_script, onstart
@@ -76,9 +77,8 @@ class Vast(Scheduler):
 
     def wake(self) -> None:
         """Start a keeper unless one lives; it outlives this process and its terminal."""
-        with claimed(self.ledger.folder) as free:
-            if not free:
-                return
+        if is_held(lock_of(self.ledger.folder)):
+            return
         with (self.ledger.folder / "keeper.log").open("ab") as log:
             subprocess.run(
                 [sys.executable, "-m", "assay.schedulers.vast_keeper", str(self.ledger.folder), f"{self.poll_s:g}"],
@@ -172,3 +172,4 @@ def refuse(config: VastConfig) -> None:
         for path in paths:
             if PurePosixPath(path).is_absolute() or ".." in PurePosixPath(path).parts:
                 raise ConfigError(f"vast.{key}: got {path}; allowed: a path below the repository; correct it")
+    onstart(config)

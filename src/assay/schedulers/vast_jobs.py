@@ -13,8 +13,8 @@ import dataclasses
 import json
 import os
 import time
-from collections.abc import Iterable, Sequence
-from contextlib import suppress
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -142,8 +142,8 @@ class Ledger:
         path = self.folder / f"{job_id}.state"
         if not path.exists():
             return Rental()
-        told = _json(path)
-        return Rental(**{**told, "avoid": tuple(told["avoid"])})
+        with _read(path) as told:
+            return Rental(**{**told, "avoid": tuple(told["avoid"])})
 
     def write(self, job_id: str, rental: Rental) -> None:
         """Replace what is said of a job; after this it is remembered through a power failure."""
@@ -164,12 +164,10 @@ class Ledger:
         (self.folder / "silent").unlink(missing_ok=True)
 
     def noted_instances(self) -> tuple[float, list[Instance]]:
-        """When the service was last asked, and what it said; 0 and nothing if never."""
-        path = self.folder / "instances.json"
-        if not path.exists():
-            return 0.0, []
-        told = _json(path)
-        return told["asked"], [Instance(**each) for each in told["instances"]]
+        """When the service was last asked, and what it said; 0 and nothing if never, or if that cannot be read."""
+        with suppress(DataError), _read(self.folder / "instances.json") as told:
+            return float(told["asked"]), [Instance(**each) for each in told["instances"]]
+        return 0.0, []
 
     def note_silence(self, why: str) -> None:
         """The service does not answer."""
@@ -208,27 +206,33 @@ def is_ours(instance: Instance) -> bool:
     return instance.label.startswith(LABEL) and instance.label.count("-") == 3
 
 
+def is_for(instance: Instance, token: str) -> bool:
+    """Whether assay rented it for the job of that token."""
+    return is_ours(instance) and instance.label.split("-")[1] == token
+
+
 def read_ticket(path: Path) -> Ticket:
     """A job as submitted.
 
     Raises:
         DataError: the file is damaged.
     """
-    told = _json(path)
-    job, config = told["job"], told["config"]
-    paths = {key: Path(job[key]) for key in ("folder", "log", "script")}
-    resources = ResourcesConfig(**job["resources"])
-    lists = {key: tuple(config[key]) for key in ("send", "fetch", "options")}
-    return Ticket(
-        job=Job(**{**job, **paths, "resources": resources, "avoid": tuple(job["avoid"])}),
-        config=VastConfig(**{**config, **lists}),
-        bundle=told["bundle"],
-    )
+    with _read(path) as told:
+        job, config = told["job"], told["config"]
+        paths = {key: Path(job[key]) for key in ("folder", "log", "script")}
+        resources = ResourcesConfig(**job["resources"])
+        lists = {key: tuple(config[key]) for key in ("send", "fetch", "options")}
+        return Ticket(
+            job=Job(**{**job, **paths, "resources": resources, "avoid": tuple(job["avoid"])}),
+            config=VastConfig(**{**config, **lists}),
+            bundle=told["bundle"],
+        )
 
 
-def _json(path: Path) -> dict[str, Any]:
+@contextmanager
+def _read(path: Path) -> Iterator[dict[str, Any]]:
+    """What a file says; what it ought to say and does not is damage too."""
     try:
-        found: dict[str, Any] = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path}: damaged ({error}); see what is rented with assay stop, then remove it") from None
-    return found
+        yield json.loads(path.read_text())
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DataError(f"{path}: damaged ({error!r}); see what is rented with assay stop, then remove it") from None

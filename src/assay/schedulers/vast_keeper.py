@@ -14,9 +14,9 @@ from pathlib import Path
 
 from assay.errors import AssayError, DataError, SchedulerError
 from assay.schedulers.local import claimed
-from assay.schedulers.pool import detach
+from assay.schedulers.pool import LOOK_S, detach
 from assay.schedulers.vast_client import Client, Instance, clean
-from assay.schedulers.vast_jobs import Ledger, Rental, is_ours
+from assay.schedulers.vast_jobs import Ledger, Rental, is_for, is_ours
 from assay.schedulers.vast_steps import Steps, Work
 
 LONGEST_S = 480.0
@@ -32,10 +32,12 @@ class Keeper:
         self.steps = Steps(self.ledger, poll_s, say)
         self.silences = 0
         self.ended: set[str] = set()
+        self.damaged: set[str] = set()
+        self.complaints: set[str] = set()
 
     def work(self) -> None:
-        """Until no job is left."""
-        while jobs := self._open():
+        """Until no job is left that can be worked on."""
+        while jobs := self.jobs():
             try:
                 self.round(jobs)
             except (AssayError, OSError) as error:  # a full disk; the machines are still there to be given back
@@ -53,7 +55,8 @@ class Keeper:
         self.steps.labels = {each.label for each in jobs.values()}
         self._give_back_strays(works, jobs, instances)
         config = next(reversed(works.values())).ticket.config
-        self.steps.free = config.machines - sum(1 for each in jobs.values() if each.instance or each.doubtful)
+        taken = sum(1 for each in jobs.values() if each.instance or each.doubtful)
+        self.steps.free = config.machines - taken - self._taken_unseen(instances)
         for job_id, work in works.items():
             rental = jobs[job_id]
             try:
@@ -76,18 +79,40 @@ class Keeper:
                 with suppress(SchedulerError):
                     Client(works[job_id].ticket.config.client).destroy(each.id)
 
-    def _open(self) -> dict[str, Rental]:
-        found = {job_id: self.ledger.rental(job_id) for job_id in self.ledger.ids() if job_id not in self.ended}
+    def jobs(self) -> dict[str, Rental]:
+        """Those that have not ended; one whose state cannot be read is left alone, for it may have a machine."""
+        found: dict[str, Rental] = {}
+        self.damaged = set()
+        for job_id in self.ledger.ids():
+            if job_id not in self.ended:
+                try:
+                    found[job_id] = self.ledger.rental(job_id)
+                except DataError as error:
+                    self.damaged.add(job_id)
+                    self._complain(str(error))
         self.ended |= {job_id for job_id, rental in found.items() if rental.has_ended}
         return {job_id: rental for job_id, rental in found.items() if not rental.has_ended}
+
+    def _taken_unseen(self, instances: list[Instance]) -> int:
+        """How many machines are rented for jobs whose state cannot be read, by their labels."""
+        works = [work for job_id in self.damaged if (work := self._work_of(job_id)) is not None]
+        tokens = {work.ticket.job.token for work in works}
+        unseen = (each for each in instances if each.label not in self.steps.labels)
+        return sum(1 for each in unseen if any(is_for(each, token) for token in tokens))
 
     def _work_of(self, job_id: str) -> Work | None:
         """None: its file is damaged, which is no reason to leave the others alone."""
         try:
             return Work(id=job_id, ticket=self.ledger.ticket(job_id), cancelled=self.ledger.is_cancelled(job_id))
         except DataError as error:
-            say(str(error))
+            self._complain(str(error))
             return None
+
+    def _complain(self, text: str) -> None:
+        """Once, however often it is met."""
+        if text not in self.complaints:
+            say(text)
+        self.complaints.add(text)
 
     def _instances(self, programs: list[str]) -> list[Instance] | None:
         """What is paid for; None: the service is silent."""
@@ -113,11 +138,12 @@ def main(folder: Path, poll_s: float) -> int:
     """Look after what is there; a job that came while the lock was being let go of is not forgotten."""
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     while True:
-        with claimed(folder) as mine:
+        with claimed(folder, LOOK_S) as mine:
             if not mine:
                 return 0
-            Keeper(folder, poll_s).work()
-        if not Ledger(folder).open_ids():
+            keeper = Keeper(folder, poll_s)
+            keeper.work()
+        if not keeper.jobs():
             return 0
 
 

@@ -17,13 +17,14 @@ import shlex
 import sys
 from pathlib import PurePath
 
+from assay.errors import ConfigError
 from assay.progress import UNFINISHED
 from assay.schedulers import Job
 from assay.schedulers.config import VastConfig
 
 ROOT = "/assay"
 LONGEST = 4000
-"""The service takes no onstart of more than some 4 kB."""
+"""In bytes: the service takes no onstart of more than some 4 kB."""
 RESERVE_S = 300
 """How long before its machine goes back a job is asked to stop; a tenth of a short time."""
 REFS = "refs/exps/"
@@ -142,14 +143,23 @@ list && echo "$code" >"$base/code" && mv "$base/code" "$out/code"
 
 
 def onstart(config: VastConfig) -> str:
-    """What the service is given to start."""
+    """What the service is given to start.
+
+    Raises:
+        ConfigError: the service would not take so much.
+    """
     told = {
         "PYTHON": shlex.quote(config.python),
         "UNCLAIMED": config.unclaimed,
         "LOADING": f"{config.loading:.0f}",
         "KEEP": f"{config.keep:g}",
     }
-    return _filled(_ONSTART, told)
+    text = _filled(_ONSTART, told)
+    size = len(text.encode())
+    if size > LONGEST:
+        given = f"got a path that makes the script which the machine starts {size} bytes long"
+        raise ConfigError(f"vast.python: {given}; allowed: {LONGEST}; name a shorter path, or a link in the image")
+    return text
 
 
 def job_script(job: Job, config: VastConfig) -> str:

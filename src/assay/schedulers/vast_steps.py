@@ -111,8 +111,8 @@ class Steps:
             if seconds < SHORTEST_S:
                 return _ended(rental, "CAPPED")
             asked = _asked(work, rental, offer, seconds)
-            self.ledger.write(work.id, asked)  # whatever happens now, the label finds it
             words = create_words(config, asked.label, f"{asked.end:.0f}", f"{seconds:.0f}")
+            self.ledger.write(work.id, asked)  # whatever happens now, the label finds it
             try:
                 number = Client(config.client).create(offer.id, words)
             except OfferGoneError as error:

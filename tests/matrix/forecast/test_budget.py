@@ -11,6 +11,8 @@ from assay.matrix.forecast.budget import Piece, against, elapsed_share, jobs_nee
 from assay.matrix.forecast.forecast import chain_lengths
 from assay.matrix.forecast.scaling import Estimate
 from assay.matrix.study import BudgetConfig
+from assay.runs.record import Job
+from assay.schedulers.config import VastConfig
 
 
 def test_hours_and_money_follow_from_the_machine(study):
@@ -30,6 +32,14 @@ def test_more_jobs_than_runs_are_no_faster_than_the_longest_run(study):
     assert found.missing == 6
     # `longer` has a data set of its own
     assert found.elapsed_s.value == pytest.approx(found.arms["longer"].seconds.value)
+
+
+def test_as_many_rented_machines_as_the_machine_file_says_work_at_a_time(study):
+    path = study(HEAD.replace("[0, 1, 2]", "[0, 1, 2, 3, 4, 5, 6, 7]") + "arms: {base: {reason: the reference}}\n")
+    runs(path, "base", {}, noises=(0.0,), study="another", job=Job(scheduler="vast", id="000001", node="vast-10"))
+    serial, found = (look(path, scheduler="vast", vast=VastConfig(machines=number)) for number in (1, 4))
+    assert found.missing == 8 and serial.elapsed_s == serial.seconds
+    assert found.elapsed_s.value == pytest.approx(serial.seconds.value / 4)
 
 
 @pytest.mark.parametrize(
