@@ -13,8 +13,9 @@ from assay.errors import ConfigError
 from assay.matrix.standing import study_status
 from assay.matrix.submit import cancel, open_study, submit
 from assay.reports.gather import gather
+from assay.runs.processes import start_ticks
 from assay.runs.store import RunFolder
-from assay.schedulers.local import Local, State, claimed, start_ticks, write_state
+from assay.schedulers.local import Local, State, claimed, write_state
 
 
 def test_a_report_counts_a_run_as_queued_only_while_a_scheduler_has_its_job(repository):

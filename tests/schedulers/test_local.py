@@ -2,6 +2,7 @@
 
 import os
 import signal
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -13,9 +14,10 @@ from threading import Timer
 import pytest
 
 from assay.errors import DataError, SchedulerError
+from assay.runs.processes import start_ticks
 from assay.schedulers import Job
 from assay.schedulers.config import ResourcesConfig
-from assay.schedulers.local import Local, State, claimed, read_state, start_ticks, write_state
+from assay.schedulers.local import Local, State, claimed, lives, read_state, write_state
 from assay.schedulers.pool import Pool, main
 
 WITHIN_S = 20.0
@@ -63,6 +65,12 @@ def pool_process(pool) -> Iterator[Callable[[], int]]:
         return int(status.partition("PPid:")[2].split()[0])
 
     yield find
+
+
+def test_a_process_that_was_gone_before_the_pool_saw_its_beginning_does_not_live():
+    gone = subprocess.Popen(["true"])
+    gone.wait()
+    assert not lives(State(word="RUNNING", pid=gone.pid, start_ticks=0))
 
 
 def test_no_more_jobs_run_at_a_time_than_the_machine_allows(pool, tmp_path):

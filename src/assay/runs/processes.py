@@ -17,6 +17,7 @@ from pathlib import Path
 PROC = Path("/proc")
 GONE = (FileNotFoundError, ProcessLookupError)
 """What a /proc file of a process that has ended raises: on opening, and on reading."""
+START_TICKS = 19  # field 22 of proc(5), counted as `stat` does
 _POLL_S = 0.005
 _SET_PARENT_DEATH_SIGNAL, _SET_SUBREAPER = 1, 36  # prctl(2)
 
@@ -73,6 +74,12 @@ def stat(pid: int) -> list[str] | None:
     """The fields of /proc/PID/stat from the state on: field n of proc(5) is item n - 3. None: it has ended."""
     text = entry(pid, "stat")
     return text.rpartition(")")[2].split() if text else None
+
+
+def start_ticks(pid: int) -> int | None:
+    """When a process started, in clock ticks since boot; None: it has ended, reaped or not."""
+    fields = stat(pid)
+    return None if fields is None or fields[0] in "ZXx" else int(fields[START_TICKS])
 
 
 def entry(pid: int, name: str) -> str | None:

@@ -23,12 +23,11 @@ from typing import Any, TypeVar
 from assay.errors import DataError, RunBusyError, SupersededError
 from assay.files import is_blank, write_bytes
 from assay.runs.atomic import READ, append, create, named
-from assay.runs.processes import stat
+from assay.runs.processes import start_ticks
 from assay.runs.record import LOST_AFTER_S, Attempt, Holder, Run, finite, from_json, to_json
 
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 PID_NAMESPACE = "/proc/self/ns/pid"
-START_TICKS = 19  # field 22 of proc(5), counted as `stat` does
 
 R = TypeVar("R", Attempt, Run)
 
@@ -218,7 +217,7 @@ def this_process() -> Holder:
     return Holder(
         host=socket.gethostname(),
         pid=os.getpid(),
-        start_ticks=_start_ticks(os.getpid()) or 0,
+        start_ticks=start_ticks(os.getpid()) or 0,
         boot_id=BOOT_ID.read_text().strip(),
         pid_namespace=os.readlink(PID_NAMESPACE),
     )
@@ -230,7 +229,7 @@ def is_alive(holder: Holder) -> bool | None:
         return None
     if holder.pid_namespace not in ("", os.readlink(PID_NAMESPACE)):
         return None
-    return _start_ticks(holder.pid) == holder.start_ticks
+    return start_ticks(holder.pid) == holder.start_ticks
 
 
 def is_held(attempt: Attempt, now: float) -> bool:
@@ -240,12 +239,6 @@ def is_held(attempt: Attempt, now: float) -> bool:
     alive = is_alive(attempt.holder)
     recent = abs(now - attempt.heartbeat) <= LOST_AFTER_S  # far in the future is as stale: a clock was wrong
     return recent if alive is None else alive
-
-
-def _start_ticks(pid: int) -> int | None:
-    """When a process started, in clock ticks since boot; None: it has ended, reaped or not."""
-    fields = stat(pid)
-    return None if fields is None or fields[0] in "ZXx" else int(fields[START_TICKS])
 
 
 def _encode(record: Attempt | Run) -> bytes:

@@ -23,12 +23,11 @@ from typing import Any
 from assay.errors import DataError, SchedulerError
 from assay.files import write_bytes
 from assay.runs.gpus import visible_gpus
-from assay.runs.processes import stat
+from assay.runs.processes import start_ticks
 from assay.schedulers import ALIVE, Job, Meaning, Scheduler
 from assay.schedulers.config import ResourcesConfig
 from assay.schedulers.locks import is_held, locked
 
-START_TICKS = 19  # field 22 of proc(5), counted as `stat` does
 MEANINGS: dict[str, Meaning] = {"QUEUED": "queued", "RUNNING": "running"}
 ENDED = ("EXIT", "CANCELLED", "LOST", "GIVEN")
 """First words for a job that will not go on: its exit code, cancelled, its pool killed, given up."""
@@ -208,12 +207,6 @@ def write_state(folder: Path, job_id: str, state: State) -> None:
 def is_cancelled(folder: Path, job_id: str) -> bool:
     """Whether somebody wants its end."""
     return (folder / f"{job_id}.cancel").exists()
-
-
-def start_ticks(pid: int) -> int:
-    """When a process started, in clock ticks since boot; 0: it has ended."""
-    fields = stat(pid)
-    return 0 if fields is None or fields[0] in "ZXx" else int(fields[START_TICKS])
 
 
 def lives(state: State) -> bool:

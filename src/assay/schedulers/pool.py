@@ -21,7 +21,7 @@ from pathlib import Path
 from assay.errors import AssayError, DataError, SchedulerError
 from assay.progress import UNFINISHED
 from assay.runs.gpus import visible_gpus
-from assay.runs.processes import set_parent_death_signal
+from assay.runs.processes import set_parent_death_signal, start_ticks
 from assay.schedulers.local import (
     State,
     claimed,
@@ -30,7 +30,6 @@ from assay.schedulers.local import (
     lives,
     read_job,
     read_state,
-    start_ticks,
     write_state,
 )
 
@@ -187,7 +186,7 @@ class Pool:
         self._say(f"{job_id} {job.name} started as {process.pid}{' with ' if gpus else ''}{','.join(gpus)}")
         self.running[job_id] = Running(process, time.monotonic(), gpus, nowhere)
         self.trouble = ""
-        began = start_ticks(process.pid)
+        began = start_ticks(process.pid) or 0
         write_state(self.folder, job_id, State(word="RUNNING", pid=process.pid, start_ticks=began, gpus=gpus))
 
     def _not_started(self, job_id: str, error: OSError | AssayError) -> None:
