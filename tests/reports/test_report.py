@@ -17,7 +17,7 @@ from assay.__main__ import main
 from assay.errors import ConfigError, DataError
 from assay.reports.canvas import broken
 from assay.reports.details import changes, tail
-from assay.reports.figures import chosen
+from assay.reports.figures import chosen, labels_apart
 from assay.reports.gather import gather
 from assay.reports.markdown import write_report
 from assay.reports.markup import cell, quoted
@@ -285,3 +285,8 @@ def test_the_tail_of_a_log_is_short_however_long_its_lines(tmp_path):
 )
 def test_a_long_name_is_broken_between_its_parts_and_loses_nothing(name, lines):
     assert broken(name, 20).split("\n") == lines
+
+
+def test_labels_that_would_lie_upon_one_another_are_one():
+    found = labels_apart({"null": 0.13, "classical": 0.5, "constant": 0.12})
+    assert [list(group) for group in found] == [["constant", "null"], ["classical"]]

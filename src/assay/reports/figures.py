@@ -3,7 +3,7 @@
 A study of many arms is shown by its best and its worst, and every figure says what it leaves out.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from statistics import fmean
 from typing import Any
 
@@ -37,6 +37,8 @@ WIDTH = 7.0
 HOUR = 3600.0
 METRIC_WIDTH = 24
 """Characters that fit below one of several metrics side by side."""
+LABEL_WIDTH = 0.25
+"""Of a panel's width, what the label of a control takes."""
 MEMORY = "The largest of the seeds, sampled about once a second; not memory of a GPU. The baseline in orange."
 COST = "One point for each arm, mean with 95 % interval over its seeds; the baseline in orange."
 BELOW = 0.28
@@ -97,12 +99,12 @@ def _metric_panel(axis: Axes, report: Report, arms: Sequence[ArmSummary], metric
     reference = report.baseline.metrics.get(metric.name)
     if reference:
         axis.axvline(reference.mean, color=BASELINE, linewidth=1, linestyle="--")
-    _control_lines(axis, report, metric, shown)
     if is_wide(shown):
         axis.set_xscale("log")
         plain_ticks(axis.xaxis, min(shown), max(shown))
     else:
         axis.locator_params(axis="x", nbins=3)
+    _control_lines(axis, report, metric, shown)
     axis.set_xlabel(broken(metric.label, METRIC_WIDTH))
 
 
@@ -111,11 +113,26 @@ def _control_lines(axis: Axes, report: Report, metric: Metric, shown: Sequence[f
     if not shown:
         return
     span = max(shown) - min(shown) or abs(max(shown))
-    for name, source in metric.controls.items():
-        found = report.baseline.metrics.get(source)
-        if found and min(shown) - span <= found.mean <= max(shown) + span:
-            axis.axvline(found.mean, color=INK, linewidth=1, linestyle=":")
-            axis.text(found.mean, 1.0, name, transform=axis.get_xaxis_transform(), fontsize=7, ha="center", va="bottom")
+    found = {name: report.baseline.metrics.get(source) for name, source in metric.controls.items()}
+    means = {name: each.mean for name, each in found.items() if each}
+    near = {name: mean for name, mean in means.items() if min(shown) - span <= mean <= max(shown) + span}
+    for value in near.values():
+        axis.axvline(value, color=INK, linewidth=1, linestyle=":")
+    to_axes = axis.transData + axis.transAxes.inverted()
+    for places in labels_apart({name: float(to_axes.transform((value, 0.0))[0]) for name, value in near.items()}):
+        middle = sum(places.values()) / len(places)
+        axis.text(middle, 1.0, "\n".join(places), transform=axis.transAxes, fontsize=7, ha="center", va="bottom")
+
+
+def labels_apart(places: Mapping[str, float]) -> list[dict[str, float]]:
+    """Labels by their place along an axis of length 1; those that would lie upon one another are together."""
+    groups: list[dict[str, float]] = []
+    for name, place in sorted(places.items(), key=lambda item: item[1]):
+        if groups and place - max(groups[-1].values()) < LABEL_WIDTH:
+            groups[-1][name] = place
+        else:
+            groups.append({name: place})
+    return groups
 
 
 def _losses(report: Report) -> Drawing | None:
