@@ -7,6 +7,7 @@ import statistics
 import subprocess
 import sys
 import time
+import types
 from pathlib import Path
 
 import pytest
@@ -190,6 +191,28 @@ def test_a_ragged_table_is_refused_and_markup_is_text(tmp_path, capsys):
     (tmp_path / "train" / "summary.csv").write_text("a,b\n1\n")
     assert main(["results", str(tmp_path)]) == 2
     assert "summary.csv: not a table" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (FileNotFoundError(2, "No such file or directory", "x.csv"), "'x.csv'{place}; correct the path, or run first"),
+        (PermissionError(13, "Permission denied", "x.csv"), "'x.csv'{place}; correct its permissions"),
+        (OSError(28, "No space left on device"), "device{place}; make room"),
+        (TimeoutError("the server did not answer"), "the server did not answer{place}"),
+        (BrokenPipeError(32, "worker pipe"), "worker pipe{place}"),
+    ],
+)
+def test_what_the_system_refuses_a_stage_is_told_with_its_place_and_what_may_help(error, said, monkeypatch, capsys):
+    stage = "def run(params):\n    raise error\n"
+    place = "/lab/src/assay/studies/asl/train.py"
+    module = types.ModuleType("train")
+    module.error = error
+    exec(compile(stage, place, "exec"), vars(module))
+    monkeypatch.setitem(sys.modules, "assay.studies.asl.train", module)
+    assert main(["stage", "asl", "train", "--params", "params.yaml"]) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert said.format(place=f" ({place}:2, in run)") in line
 
 
 def test_a_reader_that_goes_away_does_not_make_a_verb_complete():

@@ -1,13 +1,22 @@
 """Entry point of `assay` and `python -m assay`: runs a verb, turns errors into one line and an exit code."""
 
+import errno
 import io
 import os
 import sys
+import traceback
 from typing import NoReturn
 
 from assay import progress
 from assay.errors import AssayError, NonFiniteError, Unfinished
 
+STUDIES = f"{os.sep}assay{os.sep}studies{os.sep}"
+REMEDIES = {
+    **dict.fromkeys((errno.ENOSPC, errno.EDQUOT), "; make room"),
+    **dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS), "; correct its permissions, or choose another place"),
+    **dict.fromkeys((errno.ENOENT, errno.ENOTDIR, errno.EISDIR), "; correct the path, or run first what writes it"),
+}
+"""What to do when the system refuses something, by its number."""
 ERROR_CHARACTERS = 10_000
 """Longest error message that is sent to the supervisor; the socket takes about 200,000 bytes."""
 
@@ -28,8 +37,9 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         code = run(given)
     except (AssayError, KeyboardInterrupt, OSError) as error:
-        code = _report(error)
-        tell(code, str(error)[:ERROR_CHARACTERS], type(error).__name__)
+        place = _place(error) if given[:1] == ["stage"] else ""
+        code = _report(error, place)
+        tell(code, f"{error}{place}"[:ERROR_CHARACTERS], type(error).__name__)
     except BaseException as error:
         tell(_code_of(error), str(error)[:ERROR_CHARACTERS], type(error).__name__)
         raise
@@ -55,12 +65,29 @@ def _nobody(code: int, error: str | None = None, kind: str | None = None) -> Non
     """A verb that is no stage has no verdict to give, even within a run."""
 
 
-def _report(error: AssayError | KeyboardInterrupt | OSError) -> int:
+def _place(error: BaseException) -> str:
+    """Where a study's code met what the system refused: a path is seldom wrong where it is opened."""
+    frames = traceback.extract_tb(error.__traceback__) if isinstance(error, OSError) else []
+    own = [each for each in frames if STUDIES in each.filename]
+    return f" ({own[-1].filename}:{own[-1].lineno}, in {own[-1].name})" if own else ""
+
+
+def _reader_has_gone() -> bool:
+    """Whether nobody reads our output: what could not be written is tried again."""
+    try:
+        print(end="", flush=True)
+    except OSError:
+        return True
+    return False
+
+
+def _report(error: AssayError | KeyboardInterrupt | OSError, place: str) -> int:
     """Say what went wrong, a line each; returns the exit code."""
-    if isinstance(error, BrokenPipeError):  # the reader of our output has gone; what was asked for is not done
+    if isinstance(error, BrokenPipeError) and _reader_has_gone():  # what was asked for is not done
         sys.stderr = None
         return 141
-    text, code = f"{error}; make room, or correct the path or its permissions", 1
+    remedy = REMEDIES.get(error.errno or 0, "") if isinstance(error, OSError) else ""
+    text, code = f"{error}{place}{remedy}", 1
     if isinstance(error, AssayError):
         text, code = str(error), error.exit_code
     elif isinstance(error, KeyboardInterrupt):

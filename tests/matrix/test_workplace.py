@@ -185,6 +185,22 @@ def test_a_clone_that_was_cut_off_before_it_had_its_data_is_made_anew(tmp_path, 
     assert (submission.clone / "data.txt").read_text() == "data"
 
 
+def test_a_repository_that_was_moved_goes_on_in_the_clones_that_moved_with_it(tmp_path):
+    made = Repository(tmp_path / "before")
+    submit(open_study(made.study, "slow"), Commanded())
+    prepare(read_submission(made.run("slow", 0)))
+    made.folder = made.folder.rename(tmp_path / "after")
+    made.study = made.folder / "study.yaml"
+    submit(open_study(made.study, "slow"), Commanded())
+    moved = read_submission(made.run("slow", 0))
+    (moved.clone / "work").touch()
+    prepare(moved)
+    assert (moved.clone / "work").exists() and not (tmp_path / "before").exists()
+    command = ["git", "cat-file", "-e", "HEAD^{tree}"]
+    subprocess.run(command, cwd=moved.clone, check=True)
+    assert str(made.folder) in (moved.clone / ".dvc/config.local").read_text()
+
+
 def test_parameters_may_have_numbers_for_keys_which_a_record_has_as_text(tmp_path):
     made = Repository(tmp_path / "study")
     submit(open_study(made.study, "slow"), Commanded())

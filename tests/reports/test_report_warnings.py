@@ -6,11 +6,15 @@ import shutil
 from pathlib import Path
 
 import pytest
+from tests.matrix.toy import Repository
 from tests.reports.records import METRIC, NULL, rate
 
 from assay.__main__ import main
 from assay.matrix.arms import resolve
+from assay.matrix.cells import CellResult
+from assay.matrix.study import read_study
 from assay.matrix.verdicts.registration import register, rules_of
+from assay.reports.code import of_other_code
 from assay.reports.gather import gather
 from assay.reports.markdown import write_report
 from assay.reports.page import write_page
@@ -31,12 +35,37 @@ def test_runs_of_several_commits_and_equal_arms_are_warned_of(small):
     assert "<li>twin runs exactly the same as arm-0001</li>" in page
 
 
-def test_hypotheses_that_were_edited_after_their_registration_are_told(small):
+def test_runs_of_several_commits_are_warned_of_only_where_code_of_the_pipeline_differs(tmp_path):
+    made = Repository(tmp_path)
+    one = made.commit()
+    (tmp_path / "README.md").write_text("of no stage")
+    same = made.commit()
+    (tmp_path / "stage.py").write_text("another = 1\n")
+    other = made.commit()
+
+    def warnings(*commits: str) -> list[str]:
+        cells = [
+            CellResult(arm="a", seed=n, folder=tmp_path, state="complete", commit=c) for n, c in enumerate(commits)
+        ]
+        return list(of_other_code(made.study, read_study(made.study), cells))
+
+    assert warnings(one, one) == warnings(one, same) == []
+    (line,) = warnings(one, same, one, other)
+    assert line.startswith("1 of 4 complete runs, e.g. a/3, came from other code: stage.py (commit ")
+
+
+def test_hypotheses_that_were_edited_after_their_registration_are_told(small, capsys):
     assert gather(small).registration.startswith("Not registered")
     again(small)
     assert gather(small).registration.endswith(", not changed since")
     small.write_text(small.read_text().replace("margin: 0.1", "margin: 0.2"))
-    assert gather(small).registration.endswith("edited since and not registered: submit again to amend")
+    found = gather(small)
+    assert found.registration.endswith("edited since and not registered: submit again to amend")
+    assert "not changed since" not in found.registration
+    assert "H2.margin 0.1 -> 0.2 (not registered)" in found.amended["H2"]
+    capsys.readouterr()
+    assert main(["report", str(small)]) == 0
+    assert "; amended after data: " in capsys.readouterr().out.partition("H2: ")[2].partition("\n")[0]
 
 
 @pytest.mark.parametrize(

@@ -29,6 +29,7 @@ from assay.runs.record import HEARTBEAT_S, LOST_AFTER_S, Attempt
 from assay.runs.store import RunFolder, is_held
 
 STASH = "refs/assay/stash"
+CACHE_NOTE = ".dvc/config.local"
 """In a clone: what DVC had queued of which the files are."""
 TURN_S = 1.0
 """How often it is looked whether an earlier attempt is over."""
@@ -110,6 +111,7 @@ def prepare(submission: Submission) -> None:
     """
     clone, root = submission.clone, Path(submission.repository)
     params = clone / submission.pipeline / "params.yaml"
+    _follow(root, clone)
     if _is_usable(submission, params):
         return
     shutil.rmtree(clone, ignore_errors=True)
@@ -127,9 +129,19 @@ def prepare(submission: Submission) -> None:
         raise DataError(f"{params}: not what was planned after {submission.overrides}; quote the values in study.yaml")
 
 
+def _follow(root: Path, clone: Path) -> None:
+    """A clone that was moved together with its repository still names the old place, where another's may be now."""
+    borrowed = clone / ".git/objects/info/alternates"
+    objects = os.path.realpath(root / git(root, "rev-parse", "--git-path", "objects"))
+    if borrowed.is_file() and os.path.realpath(borrowed.read_text().strip()) != objects:
+        borrowed.write_text(f"{objects}\n")
+        if (clone / CACHE_NOTE).is_file():
+            _note_cache(root, clone)
+
+
 def _is_usable(submission: Submission, params: Path) -> bool:
     """Whether a clone is of this commit and says what this run is to be."""
-    if not params.is_file() or not (submission.clone / ".dvc/config.local").is_file():
+    if not params.is_file() or not (submission.clone / CACHE_NOTE).is_file():
         return False
     try:
         same = git(submission.clone, "rev-parse", "HEAD") == submission.commit
@@ -160,12 +172,22 @@ def _share_cache(root: Path, clone: Path) -> None:
     """
     from dvc.repo import Repo
 
-    with Repo(str(root)) as repo:
-        cache = repo.cache.local_cache_dir
     if git(clone, "ls-files", "--", "*.dvc"):
-        with Repo(str(clone), config={"cache": {"dir": cache}}) as repo:
+        with Repo(str(clone), config={"cache": {"dir": _cache_of(root)}}) as repo:
             repo.checkout(allow_missing=True)
-    (clone / ".dvc/config.local").write_text(f"[cache]\n    dir = {cache}\n")
+    _note_cache(root, clone)
+
+
+def _note_cache(root: Path, clone: Path) -> None:
+    (clone / CACHE_NOTE).write_text(f"[cache]\n    dir = {_cache_of(root)}\n")
+
+
+def _cache_of(root: Path) -> str:
+    from dvc.repo import Repo
+
+    with Repo(str(root)) as repo:
+        found: str = repo.cache.local_cache_dir
+    return found
 
 
 def _supervise(submission: Submission, run: Path, signals: Signals) -> int:

@@ -20,6 +20,7 @@ from assay.matrix.verdicts.controls import failed_controls
 from assay.matrix.verdicts.hypotheses import Verdict, judge
 from assay.matrix.verdicts.parity import inert, unequal
 from assay.matrix.verdicts.registration import Registration, read_registration
+from assay.reports.code import of_other_code
 from assay.reports.details import RunDetails, details
 from assay.reports.summary import ArmSummary, ranked, summarise
 
@@ -70,7 +71,7 @@ class Report:
     registration: str
     """Whether the hypotheses were registered, and what was amended since, in words; empty for no hypotheses."""
     amended: Mapping[str, str]
-    """Hypothesis to what was registered or changed in it after data, for those where anything was."""
+    """Hypothesis to what was registered, changed or edited of it after data, for those where anything was."""
     warnings: Sequence[str]
     only: str | None
     written: float
@@ -107,6 +108,7 @@ def gather(path: Path, only: str | None = None, now: float | None = None) -> Rep
     doubts = {**failed_controls(config, cells), **inert(resolved.arms, config.baseline, cells)}
     objections = {**doubts, **_of_others(outdated)}
     registration = read_registration(folder)
+    edited = registration.edited(resolved, folder) if registration else None
     of_baseline = {cell.seed: cell for cell in summaries[config.baseline].cells}
     return Report(
         file=path,
@@ -120,11 +122,12 @@ def gather(path: Path, only: str | None = None, now: float | None = None) -> Rep
         },
         metrics=_metrics(config),
         verdicts=judge(config.hypotheses, config.metrics, cells, correction=config.correction, objections=objections),
-        registration=_registered(registration, resolved),
-        amended=_amended(registration, config),
+        registration=_registered(registration, edited, config),
+        amended=_amended(edited or registration, config),
         warnings=[
             *(f"{name} is {reason}" for name, reason in doubts.items()),
-            *_warnings(resolved.arms, cells),
+            *(f"{name} runs exactly the same as {arm.same_as}" for name, arm in resolved.arms.items() if arm.same_as),
+            *of_other_code(path, config, cells),
             *_say_outdated(outdated),
             *unequal(resolved.arms, config.baseline, cells),
         ],
@@ -149,27 +152,18 @@ def _advised(cell: CellResult, study: Path) -> CellResult:
     return replace(cell, action=advice(cell.action, cell.folder, study, cell.cause)) if cell.action else cell
 
 
-def _registered(registration: Registration | None, resolved: Resolved) -> str:
-    if not resolved.config.hypotheses:
+def _registered(registration: Registration | None, edited: Registration | None, config: StudyConfig) -> str:
+    if not config.hypotheses:
         return ""
     if registration is None:
         return "Not registered: `assay submit` freezes the hypotheses, and nothing was submitted yet."
-    return registration.describe() + ("" if registration.is_of(resolved) else EDITED)
+    return edited.describe() + EDITED if edited else registration.describe()
 
 
 def _amended(registration: Registration | None, config: StudyConfig) -> dict[str, str]:
-    """Hypothesis to what was changed in it, or in the rules for all, when there were results."""
+    """Hypothesis to what was changed after data of what its verdict depends on."""
     changes = {name: registration.amended(name) for name in config.hypotheses} if registration else {}
     return {name: text for name, text in changes.items() if text}
-
-
-def _warnings(arms: Mapping[str, ResolvedArm], cells: Sequence[CellResult]) -> list[str]:
-    """What makes a comparison of arms doubtful."""
-    found = [f"{name} runs exactly the same as {arm.same_as}" for name, arm in arms.items() if arm.same_as]
-    commits = sorted({cell.commit[:12] for cell in cells if cell.commit and cell.state == COMPLETE})
-    if len(commits) > 1:
-        found.append(f"the complete runs come from {len(commits)} commits: {', '.join(commits)}; runs.csv says which")
-    return found
 
 
 def _outdated(path: Path, resolved: Resolved, cells: Sequence[CellResult]) -> dict[tuple[str, int], str]:

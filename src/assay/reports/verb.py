@@ -27,17 +27,19 @@ def add_report(verb: argparse.ArgumentParser) -> None:
 
 def report(parsed: argparse.Namespace, rest: list[str]) -> int:
     """Write the report; print where it is and what the verdicts are."""
+    from assay.reports.effects import reason_text
     from assay.reports.report import write
 
     written = write(parsed.file, parsed.out, parsed.only, parsed.leaderboard)
-    verdicts = written.report.verdicts
+    found = written.report
+    verdicts = {name: (each.verdict, reason_text(found, name)) for name, each in found.verdicts.items()}
     if parsed.json:
-        found = {name: {"verdict": each.verdict, "reason": each.reason} for name, each in verdicts.items()}
-        print(json.dumps({"report": str(written.folder / "report.html"), "verdicts": found}, indent=2))
+        told = {name: {"verdict": verdict, "reason": reason} for name, (verdict, reason) in verdicts.items()}
+        print(json.dumps({"report": str(written.folder / "report.html"), "verdicts": told}, indent=2))
         return 0
-    for name, each in verdicts.items():
-        print(f"{name}: {each.verdict}: {each.reason}")
-    for warning in written.report.warnings:
+    for name, (verdict, reason) in verdicts.items():
+        print(f"{name}: {verdict}: {reason}")
+    for warning in found.warnings:
         print(f"warning: {warning}")
     print(f"written: {written.folder / 'report.md'} and {written.folder / 'report.html'}")
     return 0

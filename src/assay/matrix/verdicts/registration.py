@@ -10,7 +10,7 @@ import hashlib
 import json
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,8 @@ from assay.matrix.arms import Resolved
 from assay.matrix.cells import METRICS
 from assay.matrix.submission import REGISTERED, taken_over
 
+UNREGISTERED = "not registered"
+"""In the place of a time."""
 ARMS = "arms"
 """The rule that says what each compared arm is."""
 
@@ -59,10 +61,13 @@ class Registration:
             lines.append(f"{when}, {entry.time}{_when(entry, 'with')}: {'; '.join(entry.changes)}")
         return "\n".join(lines)
 
-    def is_of(self, study: Resolved) -> bool:
-        """Whether hypotheses and rules are as they were last registered."""
-        last = self.entries[-1]
-        return (last.hypotheses, last.rules) == (_plain(study.config.hypotheses), _plain(rules_of(study)))
+    def edited(self, study: Resolved, folder: Path) -> "Registration | None":
+        """With what the study file now says instead as a last entry, which is not registered; None if it says the same.
+
+        folder: runs/<study name>.
+        """
+        entry = _next(folder, self.entries, _plain(study.config.hypotheses), _plain(rules_of(study)))
+        return Registration(entries=(*self.entries, replace(entry, time=UNREGISTERED))) if entry.changes else None
 
     def amended(self, hypothesis: str) -> str | None:
         """What was changed after data of what this hypothesis's verdict depends on; None if nothing."""
@@ -122,24 +127,28 @@ def register(folder: Path, hypotheses: Mapping[str, Any], rules: Mapping[str, An
     """
     found = read_registration(folder)
     given, others = _plain(hypotheses), _plain(rules or {})
-    last = found.entries[-1] if found else None
-    changes: tuple[str, ...] = ()
-    if found and last:
-        changes = tuple(_changes("", last.hypotheses, given) + _changes("rules.", last.rules, others))
-        if not changes:
-            return found
-    content = {
-        "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-        "hypotheses": given,
-        "rules": others,
-        "results": len({path.parent for path in folder.glob(f"*/*/{METRICS}")} - {*taken_over(folder)}),
-        "changes": changes,
-        "previous": last.sha256 if last else "",
-    }
-    entries = (*(found.entries if found else ()), Entry(**content, sha256=_hash(content)))
+    entry = _next(folder, found.entries if found else (), given, others)
+    if found and not entry.changes:
+        return found
+    entries = (*(found.entries if found else ()), entry)
     text = json.dumps({"entries": [dataclasses.asdict(entry) for entry in entries]}, indent=1)
     write_bytes(folder / REGISTERED, text.encode())
     return Registration(entries=entries)
+
+
+def _next(folder: Path, before: Sequence[Entry], hypotheses: Mapping[str, Any], rules: Mapping[str, Any]) -> Entry:
+    """The entry that would follow now."""
+    last = before[-1] if before else None
+    changes = _changes("", last.hypotheses, hypotheses) + _changes("rules.", last.rules, rules) if last else []
+    content: dict[str, Any] = {
+        "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "hypotheses": hypotheses,
+        "rules": rules,
+        "results": len({path.parent for path in folder.glob(f"*/*/{METRICS}")} - {*taken_over(folder)}),
+        "changes": tuple(changes),
+        "previous": last.sha256 if last else "",
+    }
+    return Entry(**content, sha256=_hash(content))
 
 
 def read_registration(folder: Path) -> Registration | None:
