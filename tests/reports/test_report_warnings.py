@@ -1,17 +1,20 @@
 """What a report warns of and does not count: edited hypotheses, other parameters or code, damaged runs."""
 
 import json
+import random
 import re
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from tests.matrix.toy import Repository
-from tests.reports.records import METRIC, NULL, rate
+from tests.reports.records import METRIC, NULL, make_run, make_study, rate
 
 from assay.__main__ import main
 from assay.matrix.arms import resolve
 from assay.matrix.cells import CellResult
+from assay.matrix.jobs import Standing
 from assay.matrix.study import read_study
 from assay.matrix.verdicts.registration import register, rules_of
 from assay.reports.code import of_other_code
@@ -106,6 +109,21 @@ def again(study: Path) -> None:
     """What `assay submit` registers."""
     resolved = resolve(study)
     register(study.parent / "runs/made", resolved.config.hypotheses, rules_of(resolved))
+
+
+def test_a_run_that_ended_short_and_was_submitted_again_is_queued(tmp_path, monkeypatch):
+    study = make_study(tmp_path, arms=2, seeds=1)
+    short = study.parent / "runs/made/arm-0001/0"
+    shutil.rmtree(short)
+    make_run(short, 1, "partial", random.Random(0))
+    job = Standing(scheduler="local", job="7", word="QUEUED", meaning="queued")
+    again = SimpleNamespace(repository=str(tmp_path))
+    monkeypatch.setattr("assay.reports.gather.read_submission", lambda run: again if run == short else None)
+    before = gather(study).summaries["arm-0001"].state
+    monkeypatch.setattr(
+        "assay.reports.gather.jobs_of", lambda root, runs, **_: {run: job for run in runs if run == short}
+    )
+    assert (before, gather(study).summaries["arm-0001"].state) == ("partial", "queued")
 
 
 def test_numbers_of_parameters_that_the_study_file_has_no_longer_are_warned_of(small):

@@ -18,13 +18,13 @@ from assay.matrix.study import StudyConfig, params_path
 from assay.matrix.submission import read_submission
 from assay.matrix.verdicts.controls import failed_controls
 from assay.matrix.verdicts.hypotheses import Verdict, judge
-from assay.matrix.verdicts.parity import inert, unequal
+from assay.matrix.verdicts.parity import inert, unequal, unreadable
 from assay.matrix.verdicts.registration import Registration, read_registration
 from assay.reports.code import of_other_code
 from assay.reports.details import RunDetails, details
 from assay.reports.summary import ArmSummary, ranked, summarise
 
-QUEUED = "queued"
+QUEUED, RUNNING = "queued", "running"
 RUNS = "runs"
 """Folder of the runs of all studies, beside the study file."""
 EDITED = "\nhypotheses, or the rules for all of them, edited since and not registered: submit again to amend"
@@ -129,6 +129,7 @@ def gather(path: Path, only: str | None = None, now: float | None = None) -> Rep
             *(f"{name} runs exactly the same as {arm.same_as}" for name, arm in resolved.arms.items() if arm.same_as),
             *of_other_code(path, config, cells),
             *_say_outdated(outdated),
+            *unreadable(cells),
             *unequal(resolved.arms, config.baseline, cells),
         ],
         only=only,
@@ -137,14 +138,20 @@ def gather(path: Path, only: str | None = None, now: float | None = None) -> Rep
 
 
 def _awaited(cells: Sequence[CellResult]) -> list[CellResult]:
-    """A run that has not begun is missing, unless a scheduler still has its job: it may have been cancelled."""
-    unbegun = [cell.folder for cell in cells if cell.state == QUEUED and not cell.attempts]
-    waiting = {run: read_submission(run) for run in unbegun}
-    roots = {Path(each.repository) for each in waiting.values() if each}
+    """As the scheduler's jobs make them: a run that goes on has not ended, and one that never began may be cancelled."""
+    unfinished = {cell.folder: read_submission(cell.folder) for cell in cells if cell.state not in {COMPLETE, RUNNING}}
+    roots = {Path(each.repository) for each in unfinished.values() if each}
     silences: list[str] = []  # what a silent scheduler said before counts; `assay status` names it
-    jobs = {run: job for root in roots for run, job in jobs_of(root, list(waiting), silences=silences).items()}
-    gone = {run for run in waiting if run not in jobs or not jobs[run].is_alive}
-    return [replace(cell, state=MISSING, action=None) if cell.folder in gone else cell for cell in cells]
+    jobs = {run: job for root in roots for run, job in jobs_of(root, list(unfinished), silences=silences).items()}
+    alive = {run: job.meaning for run, job in jobs.items() if job.is_alive}
+
+    def seen(cell: CellResult) -> CellResult:
+        if cell.folder in alive:
+            return replace(cell, state=alive[cell.folder], cause=None, action=None)
+        unbegun = cell.state == QUEUED and not cell.attempts
+        return replace(cell, state=MISSING, action=None) if unbegun else cell
+
+    return [seen(cell) for cell in cells]
 
 
 def _advised(cell: CellResult, study: Path) -> CellResult:

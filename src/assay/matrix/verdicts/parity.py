@@ -11,7 +11,6 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from assay.errors import DataError
 from assay.matrix.arms import ResolvedArm
 from assay.matrix.cells import COMPLETE, LOSSES, CellResult
 
@@ -54,34 +53,34 @@ def texts(folder: Path, pattern: str) -> dict[str, str]:
 
 
 def budgets(cell: CellResult) -> dict[str, float]:
-    """What a complete run spent: `stage/steps`, `stage/samples`, wall seconds, and GPU seconds if it used one.
-
-    Raises:
-        DataError: a metrics file is damaged.
-    """
+    """What a complete run spent: `stage/steps`, `stage/samples`, wall seconds, and GPU seconds if it used one."""
     found: dict[str, float] = {}
     for path in sorted(cell.folder.glob(BUDGET_FILES)):
-        written = _read(path)
+        written = _read(path) or {}
         told = {key: written[key] for key in BUDGET if isinstance(written.get(key), int | float)}
         found |= {f"{path.parent.name}/{key}": float(value) for key, value in told.items()}
     found["wall seconds"] = cell.wall_s
     return found | ({"GPU seconds": cell.gpu_s} if cell.gpu_s else {})
 
 
-def _read(path: Path) -> dict[str, Any]:
+def unreadable(cells: Sequence[CellResult]) -> list[str]:
+    """A line for each metrics file of a complete run that says nothing, as its stage wrote it."""
+    paths = [path for cell in cells if cell.state == COMPLETE for path in sorted(cell.folder.glob(BUDGET_FILES))]
+    return [
+        f"{path}: no JSON object, so that this run's budget is not compared" for path in paths if _read(path) is None
+    ]
+
+
+def _read(path: Path) -> dict[str, Any] | None:
     try:
         found = json.loads(path.read_text())
-    except ValueError as error:
-        raise DataError(f"{path}: not valid JSON ({error}); remove it and submit the run again") from None
-    return found if isinstance(found, dict) else {}
+    except ValueError:
+        return None
+    return found if isinstance(found, dict) else None
 
 
 def unequal(arms: Mapping[str, ResolvedArm], baseline: str, cells: Sequence[CellResult]) -> list[str]:
-    """A line for each arm whose complete runs had another budget than the baseline's though it is not about that.
-
-    Raises:
-        DataError: a metrics file is damaged.
-    """
+    """A line for each arm whose complete runs had another budget than the baseline's though it is not about that."""
     stages = {stage for cell in cells for stage in cell.seconds}
     wanted = _mean_budgets(baseline, cells, stages)
     lines = []
