@@ -138,7 +138,7 @@ def gather(path: Path, only: str | None = None, now: float | None = None) -> Rep
 
 
 def _awaited(cells: Sequence[CellResult]) -> list[CellResult]:
-    """As the scheduler's jobs make them: a run that goes on has not ended, and one that never began may be cancelled."""
+    """As the scheduler's jobs make them: one that goes on has not ended, and one that never began may be cancelled."""
     unfinished = {cell.folder: read_submission(cell.folder) for cell in cells if cell.state not in {COMPLETE, RUNNING}}
     roots = {Path(each.repository) for each in unfinished.values() if each}
     silences: list[str] = []  # what a silent scheduler said before counts; `assay status` names it
