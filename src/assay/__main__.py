@@ -81,7 +81,7 @@ def _reader_has_gone() -> bool:
     return False
 
 
-def _report(error: AssayError | KeyboardInterrupt | OSError, place: str) -> int:
+def _report(error: AssayError | KeyboardInterrupt | OSError, place: str = "") -> int:
     """Say what went wrong, a line each; returns the exit code."""
     if isinstance(error, BrokenPipeError) and _reader_has_gone():  # what was asked for is not done
         sys.stderr = None
