@@ -77,7 +77,7 @@ def replaced_folder(
 
 def _refuse_other_content(folder: Path, content: str, names: Sequence[str], remedy: str) -> None:
     if Path.cwd().is_relative_to(folder):
-        raise DataError(f"{folder}: data.path holds the working folder; allowed: a folder of its own; {remedy}")
+        raise DataError(f"{folder}: holds the working folder; allowed: a folder of its own; {remedy}")
     if folder.exists() and not (
         folder.is_dir() and all(any(path.match(name) for name in names) for path in folder.iterdir())
     ):

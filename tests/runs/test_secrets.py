@@ -108,6 +108,7 @@ class TestSecrets:
         [
             {"hf_token": "hf_kQ3rT9uVw2xYzAbCdEfG"},
             {"tracker_key": ["0f8fad5bd9cb469fa165"]},
+            {"tracker_token": "550e8400-e29b-41d4-a716-446655440000"},
             {"access_key": "short"},
             {"auth-token": "short"},
             {"private_key": "line"},

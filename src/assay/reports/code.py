@@ -6,6 +6,7 @@ from pathlib import Path
 from assay.config.load import read
 from assay.errors import DataError
 from assay.matrix.cells import COMPLETE, CellResult
+from assay.matrix.forecast.pipeline import paths_of
 from assay.matrix.git import git
 from assay.matrix.study import StudyConfig
 
@@ -39,9 +40,8 @@ def of_other_code(path: Path, study: StudyConfig, cells: Sequence[CellResult]) -
 def _changed(pipeline: Path, one: str, other: str) -> list[str] | None:
     """The files that a dvc.yaml names as dependencies, and itself, that differ; None: git cannot say."""
     stages = dict(read(pipeline).get("stages") or {}).values()
-    told = [each for stage in stages for each in stage.get("deps") or ()]
-    paths = (str(next(iter(each)) if isinstance(each, dict) else each) for each in told)
-    code = [path for path in dict.fromkeys(paths) if "${" not in path]
+    told = dict.fromkeys(path for stage in stages for path in paths_of(stage, "deps"))
+    code = [path for path in told if "${" not in path]
     try:
         said = git(pipeline.parent, "diff", "--name-only", one, other, "--", pipeline.name, *code)
     except DataError:

@@ -51,8 +51,8 @@ _LITERAL = (  # code that only handles a secret, such as token=read(), stays as 
 _SECRET_OPTION = re.compile(rf"(?i)--?[\w.-]*{_NAME}")
 _SECRET_KEY = re.compile(rf"(?i).*{_NAME}")
 _WORD_KEY = re.compile(r"(?i)(?!.*(?:api|access|secret|private|auth)[_-]?(?:key|token)).*(?:token|[_-]key)")
-_RANDOM = re.compile(r"(?i)(?=[a-z]*\d)(?=\d*[a-z])[a-z\d]{16,}")
-"""Letters and digits, 16 and more in one: 80 bits of a secret, and hardly a word."""
+_RANDOM = re.compile(r"(?i)(?=[a-z]*\d)(?=\d*[a-z])[a-z\d]{16,}|[\da-f]{8}(?:-[\da-f]{4}){3}-[\da-f]{12}")
+"""Letters and digits, 16 and more in one: 80 bits of a secret, and hardly a word; or a UUID."""
 
 
 def masked(command: Sequence[str]) -> list[str]:

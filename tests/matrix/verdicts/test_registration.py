@@ -2,13 +2,14 @@
 
 import json
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 
 from assay.errors import DataError
 from assay.matrix.study import HypothesisConfig
 from assay.matrix.submission import REGISTERED
-from assay.matrix.verdicts.registration import read_registration, register
+from assay.matrix.verdicts.registration import read_registration, register, rules_of
 
 
 def hypothesis(margin: float = 0.05, confidence: float = 0.95) -> HypothesisConfig:
@@ -137,3 +138,10 @@ def test_a_damaged_registration_is_refused(text, tmp_path):
     (tmp_path / REGISTERED).write_text(text)
     with pytest.raises(DataError, match=r"not a registration.*restore the file"):
         read_registration(tmp_path)
+
+
+def test_what_an_arm_is_is_registered_without_secrets():
+    config = SimpleNamespace(metrics={}, correction="holm", seeds=(0,), controls={}, baseline="a")
+    compared = {"a": {"logger.api_key": "hunter2", "train.lr": 0.1}}
+    found = rules_of(SimpleNamespace(config=config, compared=compared))
+    assert found["arms"] == {"a": {"logger.api_key": "***", "train.lr": 0.1}}

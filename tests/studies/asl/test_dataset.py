@@ -198,7 +198,7 @@ def test_a_folder_with_other_files_is_not_replaced(params, tmp_path):
 def test_the_working_folder_is_not_replaced(path, params, tmp_path, monkeypatch):
     (tmp_path / "outer" / "inner").mkdir(parents=True)
     monkeypatch.chdir(tmp_path / "outer" / "inner")
-    with pytest.raises(DataError, match=r"data\.path holds the working folder"):
+    with pytest.raises(DataError, match=r": holds the working folder"):
         write_dataset(params, Path(path))
     assert (tmp_path / "outer" / "inner").is_dir()
 

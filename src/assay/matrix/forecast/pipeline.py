@@ -88,7 +88,10 @@ def read_pipeline(path: Path, study: str) -> dict[str, PipelineStage]:
     found: dict[str, PipelineStage] = {}
     for name, told in dict(read(path).get("stages") or {}).items():
         keys = tuple(module.STAGES.get(name, ()))
-        deps, outs = _paths(told, "deps"), tuple(path for kind in ("outs", "metrics") for path in _paths(told, kind))
+        deps, outs = (
+            paths_of(told, "deps"),
+            tuple(path for kind in ("outs", "metrics") for path in paths_of(told, kind)),
+        )
         needed = [each for each in found.values() if _overlap(deps, each.outs)]
         found[name] = PipelineStage(
             name=name,
@@ -102,7 +105,7 @@ def read_pipeline(path: Path, study: str) -> dict[str, PipelineStage]:
     return found
 
 
-def _paths(told: Mapping[str, Any], key: str) -> list[str]:
+def paths_of(told: Mapping[str, Any], key: str) -> list[str]:
     """Paths listed under deps, outs or metrics; an entry with options is a mapping from its path."""
     return [str(next(iter(each))) if isinstance(each, Mapping) else str(each) for each in told.get(key) or ()]
 

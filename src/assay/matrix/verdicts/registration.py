@@ -18,7 +18,7 @@ from typing import Any
 from assay.errors import DataError
 from assay.files import write_bytes
 from assay.matrix.arms import Resolved
-from assay.matrix.cells import METRICS
+from assay.matrix.cells import METRICS, recordable
 from assay.matrix.submission import REGISTERED, taken_over
 
 UNREGISTERED = "not registered"
@@ -113,7 +113,7 @@ def rules_of(resolved: Resolved) -> dict[str, Any]:
         "controls": study.controls,
         "first_metric": next(iter(study.metrics), None),
         "baseline": study.baseline,
-        ARMS: resolved.compared,
+        ARMS: recordable(resolved.compared),
     }
 
 
