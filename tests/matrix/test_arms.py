@@ -242,7 +242,7 @@ def test_dvc_understands_the_overrides_as_they_are_meant(value, weights, tmp_pat
 def test_dvc_makes_of_a_committed_arm_the_parameters_that_were_checked(folder, name, tmp_path):
     found, params = resolve(ROOT / folder / "study.yaml").arms[name], tmp_path / "params.yaml"
     shutil.copy(ROOT / folder / "params.yaml", params)
-    apply_overrides(params, found.dvc_overrides(4))
+    apply_overrides(params, as_dvc({**found.overrides, "seed": 4}))
     assert build(type(found.params), read(params)) == dataclasses.replace(found.params, seed=4)
     data = assign(read(ROOT / folder / "params.yaml"), {**found.overrides, "seed": 4})
     assert read(params) == data

@@ -11,7 +11,6 @@ from assay.config.identity import deciding, digest
 from assay.config.load import assign, build, read
 from assay.errors import ConfigError
 from assay.matrix.expand import Expanded, expand, nearest
-from assay.matrix.grammar import as_dvc
 from assay.matrix.refusals import key_problems, place_problems, study_problems
 from assay.matrix.study import Overrides, StudyConfig, params_path, read_mended, read_study
 from assay.studies import study_config
@@ -37,10 +36,6 @@ class ResolvedArm:
     """What the first seed runs, in one line."""
     same_as: str | None
     """An earlier arm that runs exactly the same."""
-
-    def dvc_overrides(self, seed: int) -> list[str]:
-        """What turns params.yaml into the parameters of one seed, as `dvc exp run -S` takes it."""
-        return as_dvc({**self.overrides, "seed": seed})
 
 
 @dataclass(frozen=True, kw_only=True)

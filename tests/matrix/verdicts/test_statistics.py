@@ -14,7 +14,6 @@ from assay.matrix.verdicts.statistics import (
     interval_level,
     mean_interval,
     median_interval,
-    more_failures,
     ratio_interval,
     sides,
     sign_below,
@@ -167,17 +166,6 @@ def test_the_interval_of_a_rate_never_says_never():
 def test_the_interval_of_a_rate_is_scipys(failed, n):
     scipys = stats.binomtest(failed, n).proportion_ci(0.95, method="wilson")
     assert wilson(failed, n) == pytest.approx((scipys.low, scipys.high), abs=1e-9)
-
-
-@pytest.mark.parametrize(("first", "second"), [(0, 0), (3, 0), (0, 4), (5, 4), (2, 3)])
-def test_the_test_of_failure_rates_is_scipys(first, second):
-    scipys = stats.fisher_exact([[first, 6 - first], [second, 4 - second]]).pvalue
-    assert more_failures(first, 6, second, 4) == pytest.approx(scipys)
-
-
-def test_failure_rates_are_compared_by_fishers_exact_test():
-    assert more_failures(3, 5, 0, 5) == pytest.approx(1 / 6)
-    assert more_failures(5, 5, 0, 5) == pytest.approx(2 / 252)
 
 
 # false PASS rates

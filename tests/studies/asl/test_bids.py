@@ -125,7 +125,6 @@ def test_metadata_of_the_acquisition_is_in_milliseconds(bids_dataset):
     assert (labelling.label_duration, labelling.efficiency) == (1800.0, 0.85)
     assert labelling.background_suppression_pulses == 2
     assert labelling.slice_times == (0.0, 45.0, 90.0, 135.0)
-    assert labelling.slice_plds(2) == (590.0, 1590.0, 2590.0)
 
 
 def test_reversed_slice_encoding_reverses_the_slice_times(bids_dataset):
@@ -141,7 +140,6 @@ def test_what_the_sidecar_does_not_say_is_unknown(bids_dataset):
     assert labelling.efficiency is None
     assert labelling.background_suppression_pulses is None
     assert labelling.slice_times is None
-    assert labelling.slice_plds(3) == labelling.plds
 
 
 def test_without_background_suppression_there_are_no_pulses(bids_dataset):

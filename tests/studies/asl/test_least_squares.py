@@ -9,8 +9,6 @@ from scipy.ndimage import gaussian_filter
 
 from assay.errors import DataError
 from assay.studies.asl.least_squares import (
-    Fit,
-    confidence_intervals,
     fit_images,
     scipy_fit,
     smooth_signals,
@@ -126,37 +124,6 @@ def test_sse_is_that_of_the_estimates():
     _, _, signal = noisy(50)
     fit = variable_projection(signal, PLDS, Physics())
     torch.testing.assert_close(fit.sse, squares(signal, fit.cbf, fit.att))
-
-
-def test_confidence_intervals_are_those_of_a_numerical_jacobian():
-    _, _, signal = noisy(4, seed=3)
-    fit = variable_projection(signal, PLDS, Physics())
-    widths = torch.stack(confidence_intervals(fit, PLDS, Physics()), 1)
-    for voxel in range(4):
-        cbf, att = fit.cbf[voxel].item(), fit.att[voxel].item()
-        steps = ((1e-3, 0.0), (0.0, 1e-3))
-        jacobian = [(curves([cbf + a], [att + b]) - curves([cbf - a], [att - b]))[0] / 2e-3 for a, b in steps]
-        jacobian = np.stack([column.numpy() for column in jacobian], 1)
-        covariance = np.linalg.inv(jacobian.T @ jacobian) * fit.sse[voxel].item() / 10
-        expected = 2.228139 * np.sqrt(np.diag(covariance))  # Student's t, 10 degrees of freedom, 97.5 %
-        assert widths[voxel].tolist() == pytest.approx(expected, rel=1e-4)
-
-
-def test_confidence_intervals_cover_the_truth_as_often_as_they_say():
-    n = 4000
-    truth = torch.full((n,), 60.0, dtype=torch.float64), torch.full((n,), 1300.0, dtype=torch.float64)
-    noise = torch.randn(n, 12, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
-    fit = variable_projection(curves(*truth) + noise * reference_signal(Physics()) / 10, PLDS, Physics())
-    for width, estimate, true in zip(
-        confidence_intervals(fit, PLDS, Physics()), (fit.cbf, fit.att), truth, strict=True
-    ):
-        coverage = ((estimate - true).abs() <= width).double().mean().item()
-        assert coverage == pytest.approx(0.95, abs=4 * (0.95 * 0.05 / n) ** 0.5)
-
-
-def test_an_undetermined_parameter_has_an_infinite_interval():
-    fit = Fit(cbf=torch.zeros(1).double(), att=torch.full((1,), 100.0).double(), sse=torch.ones(1).double())
-    assert [width.item() for width in confidence_intervals(fit, PLDS, Physics())] == [float("inf")] * 2
 
 
 def test_smoothing_blurs_every_channel_in_the_plane():

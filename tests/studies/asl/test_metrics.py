@@ -13,7 +13,7 @@ from torchmetrics.functional import concordance_corrcoef, r2_score
 from assay.errors import DataError
 from assay.studies.asl import metrics
 from assay.studies.asl.bootstrap import Bootstrap, resamples
-from assay.studies.asl.metrics import compare, total, total_by
+from assay.studies.asl.metrics import Sums, compare, total_by
 from assay.studies.asl.pairing import Voxels, every, voxels
 
 
@@ -27,6 +27,10 @@ def noisy(seed: int = 0, n: int = 200) -> tuple[Voxels, Voxels]:
     random = np.random.default_rng(seed)
     truth = random.uniform(10, 80, n)
     return table(truth), table(3 + 0.9 * truth + random.normal(0, 4, n))
+
+
+def total(summands: Sums) -> Sums:
+    return summands.map(torch.sum)
 
 
 def score(name: str, estimate: Voxels, truth: Voxels, **others: Voxels) -> float:

@@ -7,13 +7,11 @@ from torch import Tensor, nn
 from assay.errors import ConfigError
 from assay.studies.burgers.diffusion import (
     Errors,
+    Velocity,
     distillation_loss,
     draw_times,
-    ensemble,
     flow_loss,
     integrate,
-    sample,
-    sample_few,
     time_grid,
     to_data,
 )
@@ -24,6 +22,10 @@ MEAN, SPREAD, SCALE = 1.5, 0.4, 0.2
 
 def seeded(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
+
+
+def noise_like(fields: Tensor, seed: int = 9) -> Tensor:
+    return torch.randn(fields.shape, generator=seeded(seed))
 
 
 def exact_velocity(x: Tensor, s: Tensor, predicted: Tensor, start: Tensor) -> Tensor:
@@ -56,7 +58,8 @@ def normal_errors(count: int = 512, cells: int = 4) -> Errors:
 @pytest.mark.parametrize("method", ["euler", "heun"])
 def test_the_sampler_draws_from_the_distribution_of_the_errors(method):
     errors = normal_errors(4096)
-    drawn = sample(exact_velocity, errors.predicted, errors.start, seeded(), steps=64, method=method)
+    noise = noise_like(errors.predicted, 0)
+    drawn = integrate(exact_velocity, noise, errors.predicted, errors.start, steps=64, method=method)
     assert float(drawn.mean()) == pytest.approx(MEAN, abs=0.02)
     assert float(drawn.std()) == pytest.approx(SPREAD, rel=0.03)
 
@@ -124,33 +127,16 @@ def test_no_gradient_reaches_teacher_or_target():
     assert [net.weight.grad is not None for net in networks] == [True, False, False]
 
 
-@pytest.mark.parametrize("steps", [1, 2, 4])
-def test_a_perfect_student_draws_from_the_same_distribution_in_few_calls(steps):
-    errors = normal_errors(4096)
-    calls = []
+def one_call(student: Velocity, errors: Errors) -> Tensor:
+    """The errors that a student makes of noise."""
+    noise = noise_like(errors.predicted)
+    return to_data(student, noise, noise.new_zeros(len(noise)), errors.predicted, errors.start)
 
-    def counted(*inputs: Tensor) -> Tensor:
-        calls.append(1)
-        return exact_student(*inputs)
 
-    drawn = sample_few(counted, errors.predicted, errors.start, seeded(), steps=steps)
-    assert len(calls) == steps
+def test_a_perfect_student_draws_from_the_same_distribution_in_one_call():
+    drawn = one_call(exact_student, normal_errors(4096))
     assert float(drawn.mean()) == pytest.approx(MEAN, abs=0.02)
     assert float(drawn.std()) == pytest.approx(SPREAD, rel=0.03)
-
-
-def test_an_ensemble_adds_scaled_draws_to_the_prediction():
-    errors = normal_errors(8)
-    members = ensemble(lambda p, u: torch.arange(24.0)[:, None].expand(24, 4), errors.predicted, errors.start, SCALE, 3)
-    assert members.shape == (3, 8, 4)
-    assert torch.allclose(members[1, 0], errors.predicted[0] + 8 * SCALE)
-
-
-def test_equal_generators_give_equal_draws():
-    errors = normal_errors(8)
-    first, second, other = (sample(exact_velocity, errors.predicted, errors.start, seeded(n)) for n in (0, 0, 1))
-    assert torch.equal(first, second)
-    assert not torch.equal(first, other)
 
 
 def test_no_steps_are_refused():
@@ -203,7 +189,7 @@ def test_the_distilled_student_is_not_zero_and_one_call_is_close_to_the_teachers
     errors = shaped(256, -1)
     teacher, student = teacher_and_student
     with torch.no_grad():
-        drawn = sample_few(student, errors.predicted, errors.start, seeded(9))
+        drawn = one_call(student, errors)
     assert rms(drawn) > 0.5 * rms(errors.residual)
     assert rms(errors.predicted + SCALE * drawn - errors.truth) < 1.5 * rms(
         corrected(teacher, errors, 8) - errors.truth
@@ -224,7 +210,10 @@ def test_every_tensor_of_a_corrector_gets_a_gradient_from_both_losses(teacher_an
 
 def corrected(network: Corrector, errors: Errors, steps: int) -> Tensor:
     with torch.no_grad():
-        return errors.predicted + SCALE * sample(network, errors.predicted, errors.start, seeded(9), steps=steps)
+        drawn = integrate(
+            network, noise_like(errors.predicted), errors.predicted, errors.start, steps=steps, method="heun"
+        )
+    return errors.predicted + SCALE * drawn
 
 
 def rms(x: Tensor) -> float:

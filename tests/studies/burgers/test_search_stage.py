@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from tests.studies.burgers.chance import random_score
 from tests.studies.burgers.conftest import PARAMS, TINY
 
 from assay.config import load as load_params
@@ -33,7 +34,7 @@ from assay.studies.burgers.estimators import load_networks
 from assay.studies.burgers.evaluation import Case, open_case, resamples
 from assay.studies.burgers.search import METHODS, frame_errors, headlines, violation
 from assay.studies.burgers.selection import Watched, agreement, rank_correlation
-from assay.studies.burgers.ttc import SearchOptions, oracle_score, random_score
+from assay.studies.burgers.ttc import SearchOptions, oracle_score
 
 CPU = torch.device("cpu")
 MORE = ["search.candidates=4", "search.trajectories=3"]

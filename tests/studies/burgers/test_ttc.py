@@ -6,6 +6,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.studies.burgers.chance import random_score
 from torch import Tensor
 
 from assay.errors import ConfigError
@@ -16,7 +17,6 @@ from assay.studies.burgers.ttc import (
     SearchOptions,
     mean_rollout,
     oracle_score,
-    random_score,
     residual,
     search,
 )
@@ -219,15 +219,6 @@ def test_over_a_rollout_the_oracle_beats_random_choice_and_the_physical_reward_l
     chance = search_with(random_score(torch.Generator().manual_seed(1)))
     physical = search_with(reward(3, residual=1.0, mass=1.0))
     assert search_with(oracle_score(truth)) < physical < chance
-
-
-def test_random_choice_takes_every_candidate_equally_often():
-    def propose(fields: Tensor, count: int) -> Tensor:
-        return torch.arange(float(count))[:, None, None].expand(count, *fields.shape)
-
-    score = random_score(torch.Generator().manual_seed(0))
-    chosen = search(propose, score, torch.zeros(4000, 1), options(steps=1)).trajectory.flatten().long()
-    assert torch.bincount(chosen).tolist() == pytest.approx([1000] * 4, rel=0.1)
 
 
 def test_the_mean_of_the_ensemble_goes_on_from_the_mean():

@@ -70,17 +70,6 @@ def replicates(cells: Sequence[CellResult], arm: str, metric: str) -> Replicates
     return Replicates(values=values, failed=tuple(failed), missing=tuple(missing), unwritten=tuple(unwritten))
 
 
-def count_as_failed(found: Replicates, direction: Literal["min", "max"], bound: float) -> Replicates:
-    """The same with seeds that are worse than a bound, e.g. the constant predictor's value, counted as failed."""
-    worse = {seed for seed, value in found.values.items() if (value > bound if direction == "min" else value < bound)}
-    return Replicates(
-        values={seed: value for seed, value in found.values.items() if seed not in worse},
-        failed=tuple(sorted({*found.failed, *worse})),
-        missing=found.missing,
-        unwritten=found.unwritten,
-    )
-
-
 def in_order(found: Replicates, seeds: Sequence[int], direction: Literal["min", "max"]) -> Array:
     """Values of these seeds, shape (seeds,); a failed one is infinitely bad."""
     worst = math.inf if direction == "min" else -math.inf

@@ -151,10 +151,3 @@ def wilson(failed: int, n: int, level: float = 0.95) -> Interval:
     centre = (rate + z**2 / (2 * n)) / scale
     half = z * math.sqrt(rate * (1 - rate) / n + z**2 / (4 * n**2)) / scale
     return max(0.0, centre - half), min(1.0, centre + half)
-
-
-def more_failures(first: int, of_first: int, second: int, of_second: int) -> float:
-    """Two-sided p of Fisher's exact test that two arms fail at the same rate."""
-    total, failed = of_first + of_second, first + second
-    ways = [math.comb(of_first, k) * math.comb(of_second, failed - k) for k in range(failed + 1)]
-    return sum(each for each in ways if each <= ways[first]) / math.comb(total, failed)

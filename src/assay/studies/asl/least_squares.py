@@ -103,32 +103,6 @@ def fit_images(
     return Fit(**{name: values.view(batch, height, width) for name, values in maps.items()})
 
 
-def confidence_intervals(
-    fit: Fit, plds: Sequence[float], physics: Physics, level: float = 0.95
-) -> tuple[Tensor, Tensor]:
-    """Half-widths (V,) of the confidence intervals of CBF and ATT, from the Jacobian at the fit.
-
-    t * sqrt(diag(inv(J'J)) * SSE / (n - 2)) with Student's t for n - 2 degrees of freedom, n = 2 * n_plds.
-    Infinite where a parameter is not determined.
-    """
-    segments = _segments(plds, physics, ATT_BOUNDS, fit.att.device)
-    segment = (torch.searchsorted(segments.grid[:, 0].contiguous(), fit.att, right=True) - 1).clamp_min(0)
-    constant, slope_u, slope_att = segments.basis[segment].unbind(1)
-    att, cbf = fit.att.unsqueeze(1), fit.cbf.unsqueeze(1)
-    u = torch.exp(-att / segments.t1)
-    curve = constant + slope_u * u + slope_att * att
-    slope = cbf * (slope_att - slope_u * u / segments.t1)
-    cc, ca, aa = (curve * curve).sum(1), (curve * slope).sum(1), (slope * slope).sum(1)
-    determinant = cc * aa - ca * ca
-    freedom = 2 * len(plds) - 2
-    variance = fit.sse / freedom
-    quantile = float(scipy.stats.t.ppf(0.5 + level / 2, freedom))
-    singular = determinant <= 1e-12 * cc * aa
-    widths = (quantile * (variance * diagonal / determinant).sqrt() for diagonal in (aa, cc))
-    cbf_width, att_width = (width.masked_fill(singular, torch.inf) for width in widths)
-    return cbf_width, att_width
-
-
 def scipy_fit(
     signal: np.ndarray,
     plds: Sequence[float],

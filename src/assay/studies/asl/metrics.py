@@ -84,11 +84,6 @@ def compare(estimate: Voxels, truth: Voxels, rival: Voxels | None = None, std: V
     )
 
 
-def total(summands: Sums) -> Sums:
-    """The sums over all voxels, each ()."""
-    return summands.map(torch.sum)
-
-
 def total_by(summands: Sums, group: Tensor, groups: int) -> Sums:
     """The sums (groups,) over the voxels of each group; `group` (V,) int64."""
     return summands.map(lambda value: value.new_zeros(groups).index_add_(0, group, value))

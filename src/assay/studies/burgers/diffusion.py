@@ -115,36 +115,6 @@ def distillation_loss(
     return (to_data(student, x, s, errors.predicted, errors.start) - wanted).square().mean()
 
 
-def sample(
-    network: Velocity,
-    predicted: Tensor,
-    start: Tensor,
-    rng: torch.Generator,
-    *,
-    steps: int = 8,
-    method: Method = "heun",
-) -> Tensor:
-    """One draw of the standardised error for each sample, (B, cells)."""
-    return integrate(network, _noise_like(predicted, rng), predicted, start, steps=steps, method=method)
-
-
-def sample_few(student: Velocity, predicted: Tensor, start: Tensor, rng: torch.Generator, *, steps: int = 1) -> Tensor:
-    """One draw from a distilled student in `steps` calls, (B, cells): guess, add fresh noise, guess again."""
-    guess = torch.zeros_like(predicted)
-    for time in time_grid(steps)[:-1]:
-        s = predicted.new_full((len(predicted),), time)
-        guess = to_data(student, _between(_noise_like(predicted, rng), guess, s), s, predicted, start)
-    return guess
-
-
-def ensemble(
-    draw: Callable[[Tensor, Tensor], Tensor], predicted: Tensor, start: Tensor, scale: float, members: int
-) -> Tensor:
-    """`members` corrected predictions, (members, B, cells), all in one batch; `draw` is (predicted, start) -> r."""
-    residual = draw(predicted.repeat(members, 1), start.repeat(members, 1))
-    return predicted + scale * residual.view(members, *predicted.shape)
-
-
 def _between(noise: Tensor, residual: Tensor, s: Tensor) -> Tensor:
     return torch.lerp(noise, residual, s[:, None])
 

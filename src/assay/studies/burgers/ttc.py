@@ -123,15 +123,6 @@ class Reward:
         return torch.stack(list(self.terms(u, candidates).values())).sum(0)
 
 
-def random_score(rng: torch.Generator) -> Score:
-    """The same chance for every candidate."""
-
-    def score(u: Tensor, candidates: Tensor, step: int) -> Tensor:
-        return torch.rand(candidates.shape[:2], generator=rng, device=rng.device)
-
-    return score
-
-
 def oracle_score(truth: Tensor) -> Score:
     """Minus the true mean squared error; `truth` (B, steps, cells) are the frames after the first."""
 

@@ -36,9 +36,6 @@ STAGES: dict[str, tuple[str, ...]] = {
 }
 SHARED_STAGES = ("train",)
 """Those that several processes can run together, each with its part of every batch."""
-PIPELINE = ("simulate", "train", "validate")
-"""The stages of `dvc.yaml`; the others are for users' volumes and for planning."""
-
 SMALL = {
     "data.volumes": 6,
     "data.shape": [32, 64, 64],

@@ -10,7 +10,6 @@ from typing import Annotated, Literal
 from assay.config.fields import Bounds, Incidental, Problem
 
 Share = Annotated[float, Bounds(ge=0, le=1)]
-Shape = Annotated[tuple[int, int, int], Bounds(ge=1)]
 Nanometres = Annotated[tuple[float, float, float], Bounds(gt=0)]
 SOURCES = {
     "simulated": ("volumes", "datasets", "shape", "fully_annotated"),

@@ -31,11 +31,6 @@ class Labelling:
     slice_times: tuple[float, ...] | None
     repeats: tuple[int, ...]
 
-    def slice_plds(self, index: int) -> tuple[float, ...]:
-        """The delays that slice `index` was really read at: the PLDs plus its slice time."""
-        delay = self.slice_times[index] if self.slice_times else 0.0
-        return tuple(pld + delay for pld in self.plds)
-
 
 @dataclass(frozen=True, kw_only=True)
 class Source:
