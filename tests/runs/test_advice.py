@@ -1,5 +1,6 @@
 """What to do next about a run: a command, and what to change before it is given."""
 
+import dataclasses
 import shlex
 from typing import Any
 
@@ -7,6 +8,7 @@ import pytest
 from tests.runs.ended_runs import DIVERGED, ENDED, JOB, OOM_KILLED, STARTED, attempt, stage
 
 from assay.runs.record import Attempt, Job, Progress, Stop
+from assay.runs.store import this_process
 
 
 def deadline_run(**facts: Any) -> Attempt:
@@ -55,6 +57,12 @@ def test_a_limit_is_written_as_the_scheduler_of_the_job_takes_it(case):
 def test_the_next_step_is_a_command_and_what_to_change(case, facts, advice):
     found = case(attempt(**facts))
     assert found.action.startswith(f"assay exec --run {case.folder} -- dvc repro  {advice}")
+
+
+def test_a_run_whose_supervisor_is_known_to_be_dead_is_begun_again_at_once(case):
+    dead = dataclasses.replace(this_process(), start_ticks=0)
+    found = case(attempt(ended=None, code=None, holder=dead))
+    assert (found.state, found.action) == ("lost", f"assay exec --run {case.folder} -- dvc repro")
 
 
 def test_a_refused_configuration_is_checked_before_it_is_run_again(case):

@@ -9,7 +9,7 @@ from pathlib import Path
 from assay.progress import UNFINISHED
 from assay.runs.case import Case
 from assay.runs.record import Attempt, Progress
-from assay.runs.store import RunRecord
+from assay.runs.store import RunRecord, is_alive
 from assay.runs.tail import saved_model, unchanged_stages
 
 MARGIN = 1.15
@@ -139,10 +139,17 @@ def advise(standing: Standing) -> str:
     if standing.cause == "config" and failed is not None and failed.study:
         return f"assay check {failed.study} {shlex.quote(str(Path(attempt.cwd) / 'params.yaml'))}  # then {step}"
     remark = REMARKS[kind](standing) if (kind := standing.cause.partition("@")[0]) in REMARKS else _other(standing)
-    where = f" (job {attempt.job.id})" if attempt.job else ""
-    lost = f"first make sure that it no longer runs on {standing.case.node}{where}" if standing.state == "lost" else ""
-    remarks = "; ".join(text for text in (lost, remark) if text)
+    remarks = "; ".join(text for text in (_whether_it_runs(standing), remark) if text)
     return f"{step}  # {remarks}" if remarks else step
+
+
+def _whether_it_runs(standing: Standing) -> str:
+    """What to look at before a lost run is begun again, unless its end can be seen from here."""
+    attempt = standing.case.attempt
+    if standing.state != "lost" or is_alive(attempt.holder) is False:
+        return ""
+    where = f" (job {attempt.job.id})" if attempt.job else ""
+    return f"first make sure that it no longer runs on {standing.case.node}{where}"
 
 
 def _time(standing: Standing) -> str:
