@@ -106,6 +106,27 @@ def test_a_file_is_no_folder_of_a_run(tmp_path):
             give()
 
 
+@pytest.mark.parametrize(
+    ("first", "second", "place"),
+    [
+        ("runs/asl/baseline/0", "runs/asl", "around"),
+        ("runs/asl/baseline/0", "runs", "around"),
+        ("runs/asl", "runs/asl/baseline/0", "within"),
+    ],
+)
+def test_a_new_run_neither_hides_another_nor_is_hidden_by_it(tmp_path, first, second, place):
+    RunFolder(tmp_path / first).begin(attempt())
+    told = f"^{tmp_path / second}: got a folder {place} another run, {tmp_path / first}; allowed: one where no run is "
+    with pytest.raises(DataError, match=told + "above or below; choose another, e.g. runs/asl/baseline/0$"):
+        RunFolder(tmp_path / second).begin(attempt())
+    assert [run.path for run in find(tmp_path)] == [tmp_path / first]
+
+
+def test_runs_lie_beside_one_another(tmp_path):
+    for name in ("asl/baseline/0", "asl/baseline/1", "asl/wide/0", "burgers/baseline/0"):
+        assert RunFolder(tmp_path / name).begin(attempt()).number == 1
+
+
 def test_a_log_takes_any_text(folder):
     folder.append_log(2, "first\n")
     folder.append_log(2, "päivää \udcff\n")
@@ -168,9 +189,10 @@ class TestFinding:
         found = [str(run.path.relative_to(tmp_path)) for run in find(tmp_path)]
         assert found == ["a", "b/a/0", "b/x/9", "b/x/10", "c"]
 
-    def test_a_run_is_found_by_itself_and_nothing_within_it(self, folder):
+    def test_a_run_is_found_by_itself_and_nothing_within_it(self, folder, tmp_path):
         folder.begin(attempt())
-        RunFolder(folder.path / "checkpoints" / "inner").begin(attempt())
+        RunFolder(tmp_path / "elsewhere").begin(attempt())
+        (tmp_path / "elsewhere").rename(folder.path / "moved here")
         assert [run.path for run in find(folder.path)] == [folder.path]
 
     def test_hidden_folders_are_not_entered(self, tmp_path):

@@ -19,7 +19,7 @@ from assay.files import write_bytes
 from assay.runs.diagnose import Count, Diagnosis
 from assay.runs.history import until_done
 from assay.runs.record import SCHEMA
-from assay.runs.store import names
+from assay.runs.store import ATTEMPTS, names
 
 REMEMBERED = ".complete.json"
 MANY = 200
@@ -73,7 +73,7 @@ def _remembered(told: dict[str, Any]) -> Finished:
 def _written(run: Path) -> int:
     """When the run's description, or anything in its folder of attempts, was last written, in ns; -1: never."""
     times = [-1]
-    for name in ("attempts", "run.json"):
+    for name in (ATTEMPTS, "run.json"):
         with suppress(OSError):
             times.append(os.stat(run / name).st_mtime_ns)
     return max(times)
@@ -81,7 +81,7 @@ def _written(run: Path) -> int:
 
 def read_finished(run: Path) -> Finished | None:
     """The run, if its newest attempt ended with 0; None: it did not, or its record needs a closer look."""
-    folder, written = run / "attempts", _written(run)  # before it is read: what comes meanwhile is read next time
+    folder, written = run / ATTEMPTS, _written(run)  # before it is read: what comes meanwhile is read next time
     try:
         if _is_damaged(run / "run.json"):
             return None

@@ -8,7 +8,7 @@ from statistics import median
 
 from assay.errors import DataError
 from assay.runs.record import Attempt, Stage
-from assay.runs.store import RunFolder
+from assay.runs.store import ATTEMPTS, RunFolder
 
 SIBLINGS = 20
 LOOKED_AT = 200
@@ -56,7 +56,7 @@ def _family(run: Path) -> Iterator[Path]:
     yield run
     arms = sorted(run.parent.parent.glob("*"), key=lambda arm: (arm != run.parent, arm))
     others = (seed for arm in arms for seed in sorted(arm.glob("*")) if seed != run)
-    yield from (each for each in islice(others, LOOKED_AT) if (each / "attempts").is_dir())
+    yield from (each for each in islice(others, LOOKED_AT) if (each / ATTEMPTS).is_dir())
 
 
 def _stages(folder: Path) -> list[Stage]:

@@ -28,6 +28,9 @@ from assay.runs.record import LOST_AFTER_S, Attempt, Holder, Run, finite, from_j
 
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 PID_NAMESPACE = "/proc/self/ns/pid"
+ATTEMPTS = "attempts"
+DEPTH = 3
+"""How far above and below a new run others are looked for: study, arm and seed."""
 
 R = TypeVar("R", Attempt, Run)
 
@@ -46,19 +49,21 @@ class RunFolder:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._attempts = path / "attempts"
+        self._attempts = path / ATTEMPTS
 
     def begin(self, attempt: Attempt) -> Attempt:
         """Claim the next attempt; returns it with its number.
 
         Raises:
             RunBusyError: the newest attempt has not ended and its holder may be alive.
-            DataError: the folder cannot be read or written.
+            DataError: the folder cannot be read or written, or is new and would hide other runs, or be hidden.
         """
         while True:
             newest = max(self._numbers(), default=0)
             if newest:
                 self._refuse_if_held(newest)
+            else:
+                self._refuse_among_others()
             claimed = dataclasses.replace(attempt, number=newest + 1)
             if create(self._attempt(claimed.number), _encode(claimed)):
                 return claimed
@@ -160,6 +165,20 @@ class RunFolder:
             return found.holder != attempt.holder and (here or is_held(found, time.time()))
         return False
 
+    def _refuse_among_others(self) -> None:
+        """Runs are looked for from above, and not within one (`find`)."""
+        here = self.path.absolute()
+        with named(self.path, READ):
+            above = (each for each in here.parents[:DEPTH] if (each / ATTEMPTS).is_dir())
+            below = (each.parent for depth in range(1, DEPTH + 1) for each in here.glob("*/" * depth + ATTEMPTS))
+            other = next(above, None) or next(below, None)
+        if other is not None:
+            place = "within" if other in here.parents else "around"
+            raise DataError(
+                f"{self.path}: got a folder {place} another run, {other}; allowed: one where no run is above or below; "
+                "choose another, e.g. runs/asl/baseline/0"
+            )
+
     def _refuse_if_held(self, number: int) -> None:
         path = self._attempt(number)
         advice = "allowed: one attempt at a time; wait for its end or stop it, then give the command again"
@@ -186,7 +205,7 @@ def find(folder: Path) -> Iterator[RunFolder]:
             found = {entry.name: _is_below(entry) for entry in entries}
     except OSError as error:
         raise DataError(f"{folder}: cannot be read ({error.strerror}); give a folder of runs") from None
-    if found.get("attempts") or found.get("run.json") is False:
+    if found.get(ATTEMPTS) or found.get("run.json") is False:
         yield RunFolder(folder)
         return
     below = (name for name, is_folder in found.items() if is_folder and not name.startswith("."))
