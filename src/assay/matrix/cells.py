@@ -6,7 +6,7 @@ import shlex
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from assay.config.load import assign
 from assay.config.recorded import completed, deciding_part
@@ -15,6 +15,7 @@ from assay.matrix.refusals import place_problems
 from assay.matrix.study import StudyConfig
 from assay.matrix.submission import machine_option, read_submission, was_queued
 from assay.runs.advice import command
+from assay.runs.case import State
 from assay.runs.diagnose import Diagnosis
 from assay.runs.history import stage_tries, until_done
 from assay.runs.masking import masked_facts
@@ -28,11 +29,11 @@ LOSSES = "results/*/log/live/plots/metrics/train/loss.tsv"
 """In a run's folder: what its training logged, step by step."""
 STACK = "stack.json"
 """In the folder of a run that was trained with others: attempts of their common record, and how many shared each."""
-MISSING = "missing"
-COMPLETE = "complete"
-CHANGED = "changed"
+MISSING: Final = "missing"
+COMPLETE: Final = "complete"
+CHANGED: Final = "changed"
 """What a run is that was run with other parameters than the study now has."""
-NOT_HANDED_BACK = "partial"
+NOT_HANDED_BACK: Final = "partial"
 """What a run is that has ended well, as long as its result is not in its folder."""
 
 
@@ -44,7 +45,7 @@ class CellResult:
     arm: str
     seed: int
     folder: Path
-    state: str
+    state: State
     """As `assay status` says it; `missing` where there is no record."""
     cause: str | None = None
     outside: bool = False

@@ -21,7 +21,7 @@ from assay.matrix.cells import METRICS, recordable
 from assay.matrix.submission import JOB_LOG, JOB_SCRIPT, Submission, read_submission, write_submission
 from assay.runs.record import Run
 from assay.runs.store import RunFolder
-from assay.schedulers import ALIVE, SUSPECTS, Job, Meaning, Scheduler
+from assay.schedulers import SUSPECTS, Alive, Job, Meaning, Scheduler
 from assay.schedulers.client import SilentError
 from assay.schedulers.locks import locked
 from assay.schedulers.registry import SCHEDULERS, scheduler_named
@@ -40,9 +40,9 @@ class Standing:
     meaning: Meaning
 
     @property
-    def is_alive(self) -> bool:
-        """Whether it goes on by itself."""
-        return self.meaning in ALIVE
+    def alive(self) -> Alive | None:
+        """How, if it goes on by itself."""
+        return self.meaning if self.meaning == "queued" or self.meaning == "running" else None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -123,7 +123,7 @@ def _in_study(found: Diagnosis, study: Path, run: Path) -> Diagnosis:
 
 def with_job(found: Diagnosis, run: Path, job: Standing | None) -> Diagnosis:
     """What the record does not know: the scheduler's queue, and whether the result was handed back."""
-    alive = job.meaning if job is not None and job.is_alive else None
+    alive = job.alive if job is not None else None
     handed_back = found.state == COMPLETE and (run / METRICS).is_file()
     if handed_back or found.state == "running":  # its heartbeat is newer than what a scheduler said
         return found
@@ -241,4 +241,4 @@ def _next_look_s(run: Path) -> float:
 def _has_job(run: Path) -> bool:
     submission = read_submission(run)
     jobs = jobs_of(Path(submission.repository), [run], silences=[]) if submission else {}
-    return any(job.is_alive for job in jobs.values())
+    return any(job.alive for job in jobs.values())

@@ -144,7 +144,7 @@ def decide(study: Study, scheduler: Scheduler, again: bool = False) -> list[Deci
     cells = {(cell.arm, cell.seed): cell for cell in read_cells(study.runs, list(arms), config.seeds)}
     unfinished = [cell.folder for cell in cells.values() if cell.state != COMPLETE]
     jobs = jobs_of(study.root, unfinished, scheduler, insist=True)
-    alive = {run: job for run, job in jobs.items() if job.is_alive}
+    alive = {run: job for run, job in jobs.items() if job.alive}
     now = planned(study.params, {name: arm.overrides for name, arm in arms.items()})
     decisions = []
     for arm, seed in _cells(study):
@@ -268,7 +268,7 @@ def cancel(study: Path, only: str | None, scheduler: Scheduler | None = None) ->
         if not runs:
             outline(study, only)  # refuses a pattern that names nothing
         adopt(root, runs, scheduler)
-        alive = {run: job for run, job in jobs_of(root, runs, scheduler, insist=True).items() if job.is_alive}
+        alive = {run: job for run, job in jobs_of(root, runs, scheduler, insist=True).items() if job.alive}
         for name in {job.scheduler for job in alive.values()}:
             place = scheduler if scheduler and scheduler.name == name else scheduler_named(name, root)
             place.cancel(*(job.job for job in alive.values() if job.scheduler == name))

@@ -143,7 +143,7 @@ def _awaited(cells: Sequence[CellResult]) -> list[CellResult]:
     roots = {Path(each.repository) for each in unfinished.values() if each}
     silences: list[str] = []  # what a silent scheduler said before counts; `assay status` names it
     jobs = {run: job for root in roots for run, job in jobs_of(root, list(unfinished), silences=silences).items()}
-    alive = {run: job.meaning for run, job in jobs.items() if job.is_alive}
+    alive = {run: job.alive for run, job in jobs.items() if job.alive}
 
     def seen(cell: CellResult) -> CellResult:
         if cell.folder in alive:

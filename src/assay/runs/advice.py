@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from assay.progress import UNFINISHED
-from assay.runs.case import Case
+from assay.runs.case import Case, State
 from assay.runs.record import Attempt, Progress
 from assay.runs.store import RunRecord, is_alive
 from assay.runs.tail import saved_model, unchanged_stages
@@ -43,7 +43,7 @@ class Standing:
     """What is known about an unfinished run when the advice is given. typical: stage -> usual seconds of its study."""
 
     case: Case
-    state: str
+    state: State
     cause: str
     stage: str | None
     missing: list[str]

@@ -5,6 +5,7 @@ import signal
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Literal
 
 from assay.progress import PEER_LOST, STALLED, UNFINISHED
 from assay.runs import tail
@@ -13,6 +14,8 @@ from assay.runs.record import Attempt, Progress, Stage
 from assay.runs.store import RunRecord
 from assay.runs.tail import Line
 
+State = Literal["queued", "running", "complete", "lost", "cancelled", "partial", "failed", "changed", "missing"]
+"""How a run stands (`diagnose` says what each means); what has `changed` or is `missing` only its study knows."""
 EXCERPT = 240
 """Characters of a line shown as evidence."""
 FATAL = (signal.SIGKILL, signal.SIGSEGV, signal.SIGABRT, signal.SIGBUS, signal.SIGFPE, signal.SIGILL)

@@ -12,7 +12,7 @@ from typing import Any
 
 from assay.progress import UNFINISHED
 from assay.runs.advice import Kept, Standing, advise, command, finished_stages, kept, pace_s
-from assay.runs.case import Case
+from assay.runs.case import Case, State
 from assay.runs.causes import Finding, find_cause
 from assay.runs.record import LOST_AFTER_S, Progress
 from assay.runs.store import RunRecord, is_alive
@@ -54,7 +54,7 @@ class Diagnosis:
     study: str
     arm: str
     seed: str
-    state: str
+    state: State
     cause: str | None = None
     stage: str | None = None
     progress: Count = field(default_factory=Count)
@@ -97,7 +97,7 @@ def _unbegun(record: RunRecord, scheduler: Mapping[str, str]) -> Diagnosis:
     )
 
 
-def _plain_state(case: Case) -> str | None:
+def _plain_state(case: Case) -> State | None:
     """A state that needs no cause; None if something went wrong."""
     attempt = case.attempt
     if attempt.code == 0:
@@ -112,7 +112,7 @@ def _plain_state(case: Case) -> str | None:
     return "queued" if meaning == "queued" else None
 
 
-def _described(case: Case, state: str) -> Diagnosis:
+def _described(case: Case, state: State) -> Diagnosis:
     """A run that is well: it has no cause, and its log is not read."""
     here = case.attempt.progress
     pace = pace_s(case, here) if here is not None and state == "running" else None
@@ -151,7 +151,7 @@ def _explained(case: Case, typical: Mapping[str, float]) -> Diagnosis:
     )
 
 
-def _ended_state(case: Case, finding: Finding, have: Kept) -> str:
+def _ended_state(case: Case, finding: Finding, have: Kept) -> State:
     """Of a run that is neither well nor running."""
     attempt = case.attempt
     meanings = {word.meaning for word in case.words} & FINAL
@@ -185,7 +185,7 @@ def _stage(case: Case, here: Progress | None, missing: list[str]) -> str | None:
     return next(iter([*missing[:1], *reversed(ran)]), None)
 
 
-def _diagnosis(case: Case, state: str, stage: str | None, here: Progress | None, **known: Any) -> Diagnosis:
+def _diagnosis(case: Case, state: State, stage: str | None, here: Progress | None, **known: Any) -> Diagnosis:
     run = case.record.run
     return Diagnosis(
         study=run.study,

@@ -14,7 +14,8 @@ from typing import Literal
 
 from assay.schedulers.config import ResourcesConfig
 
-Meaning = Literal["queued", "running", "ended", "unknown"]
+Alive = Literal["queued", "running"]
+Meaning = Alive | Literal["ended", "unknown"]
 ALIVE: frozenset[Meaning] = frozenset({"queued", "running"})
 """What a job means that must not be submitted a second time."""
 SUSPECTS = "suspect-nodes"

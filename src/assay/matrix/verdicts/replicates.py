@@ -3,14 +3,14 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Final, Literal
 
 import numpy as np
 
 from assay.matrix.cells import COMPLETE, CellResult
 from assay.matrix.verdicts.statistics import Array, wilson
 
-FAILED = "failed"
+FAILED: Final = "failed"
 
 
 @dataclass(frozen=True, kw_only=True)
