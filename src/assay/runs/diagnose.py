@@ -121,7 +121,8 @@ def _described(case: Case, state: State) -> Diagnosis:
         eta = max(0.0, (here.of - here.done) * pace - (case.now - here.changed))
     finished = finished_stages(case.record)
     missing = [] if state == "complete" else [name for name in _stages(case) if name not in finished]
-    return _diagnosis(case, state, _stage(case, here, missing), here, missing=missing, eta_s=eta)
+    counted = None if state == "complete" else here  # of what came last, which is not the run
+    return _diagnosis(case, state, _stage(case, here, missing), counted, missing=missing, eta_s=eta)
 
 
 def _explained(case: Case, typical: Mapping[str, float]) -> Diagnosis:

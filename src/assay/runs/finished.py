@@ -119,7 +119,6 @@ def _diagnosis(run: Path, attempts: list[dict[str, Any]]) -> Diagnosis:
         seed=seed,
         state="complete",
         stage=here["stage"] or last if here else last,
-        progress=Count(done=here["done"], of=here["of"], unit=here["unit"]) if here else Count(),
         attempts=len(attempts),
         node=newest["job"]["node"] if newest["job"] else newest["holder"]["host"],
     )
