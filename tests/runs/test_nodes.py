@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from tests.runs.begun_runs import attempt
 
 from assay.errors import ConfigError
 from assay.machine import MachineConfig
@@ -18,6 +19,7 @@ from assay.matrix.submission import Submission
 from assay.runs import nodes
 from assay.runs.nodes import NODES, NODES_AT, launch, meeting_place, say_the_end
 from assay.runs.ranks import PROCESSES
+from assay.runs.store import RunFolder
 from assay.schedulers.config import ResourcesConfig
 
 TOLD = 'import os, sys, time; rank = int(os.environ["RANK"])\n'
@@ -28,6 +30,7 @@ class Job:
 
     def __init__(self, folder: Path) -> None:
         self.run, self.asked = folder / "run", 0
+        RunFolder(self.run).begin(attempt())
         self.environment = {**os.environ, "SLURM_JOB_ID": "7", "OMP_NUM_THREADS": "1", "ASSAY_TOLD": "too"}
         for name in ("ASSAY_PROGRESS", "ASSAY_CHECKPOINTS", "SLURM_JOB_END_TIME", "RANK"):
             self.environment.pop(name, None)

@@ -30,6 +30,7 @@ from assay.files import write_bytes
 from assay.progress import SOCKET
 from assay.runs.processes import set_parent_death_signal
 from assay.runs.ranks import PROCESSES, RANK, Ended, Place, free_port, node_name, processes_wanted, run_ranks
+from assay.runs.store import PARTS
 
 NODES, NODES_AT = "ASSAY_NODES", "ASSAY_NODES_AT"
 """Environment variables of a job of several nodes: how many, and the folder where they speak."""
@@ -47,7 +48,7 @@ def meeting_place(run: Path, environment: Mapping[str, str]) -> Path | None:
     """Where the nodes of this job speak; None outside a job."""
     job = environment.get("SLURM_JOB_ID") or environment.get("LSB_JOBID")
     again = environment.get("SLURM_RESTART_COUNT", "0")
-    return run / "nodes" / f"{job}-{again}" if job else None
+    return run / PARTS / f"{job}-{again}" if job else None
 
 
 def say_the_end(run: Path, environment: Mapping[str, str]) -> None:
@@ -153,7 +154,7 @@ class Helper:
         """Its ranks under a supervisor; what the others need to know is how that ended."""
         machine = ["--machine", self.machine] if self.machine else []
         part = [sys.executable, "-m", "assay.runs.nodes", "--part", str(path)]
-        supervised = ["exec", "--run", str(self.run / "nodes" / self.name), *machine, "--", *part]
+        supervised = ["exec", "--run", str(self.run / PARTS / self.name), *machine, "--", *part]
         self.part = subprocess.Popen(
             [sys.executable, "-m", "assay", *supervised],
             stdin=subprocess.DEVNULL,

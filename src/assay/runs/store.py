@@ -29,6 +29,8 @@ from assay.runs.record import LOST_AFTER_S, Attempt, Holder, Run, finite, from_j
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 PID_NAMESPACE = "/proc/self/ns/pid"
 ATTEMPTS = "attempts"
+PARTS = "nodes"
+"""Where in a run, each in a folder of its own, the supervisors of its other nodes keep theirs."""
 DEPTH = 3
 """How far above and below a new run others are looked for: study, arm and seed."""
 
@@ -166,10 +168,11 @@ class RunFolder:
         return False
 
     def _refuse_among_others(self) -> None:
-        """Runs are looked for from above, and not within one (`find`)."""
+        """Runs are looked for from above, and not within one (`find`), where its own nodes keep theirs."""
         here = self.path.absolute()
+        own = here.parent.parent if here.parent.name == PARTS else None
         with named(self.path, READ):
-            above = (each for each in here.parents[:DEPTH] if (each / ATTEMPTS).is_dir())
+            above = (each for each in here.parents[:DEPTH] if each != own and (each / ATTEMPTS).is_dir())
             below = (each.parent for depth in range(1, DEPTH + 1) for each in here.glob("*/" * depth + ATTEMPTS))
             other = next(above, None) or next(below, None)
         if other is not None:
