@@ -8,8 +8,8 @@ for each of q, k and v, groups as extra samples, an optimiser without fused kern
 ratios turn by turn, and how far the first losses differ. Goal: ratio >= 1.2.
 """
 
+import argparse
 import statistics
-import sys
 import time
 from collections.abc import Callable
 
@@ -159,13 +159,16 @@ def stepper(
 
 def main() -> None:
     """Print one line per arm and implementation."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--compile", action="store_true", help="the library's loss with torch.compile, too")
+    arguments = parser.parse_args()
     frames, dt = 0.6 * torch.randn(BATCH, 3, CELLS), torch.full((BATCH,), 0.02)
     for name, options in ARMS.items():
         steps = {
             "plain": stepper(plain_loss, forecaster(options), fused=False),
             "library": stepper(library_loss, forecaster(options), fused=True),
         }
-        if "--compile" in sys.argv:
+        if arguments.compile:
             steps["compiled"] = stepper(torch.compile(library_loss), forecaster(options), fused=True)
         taken = [{arm: step(frames, dt) for arm, step in steps.items()} for _ in range(REPETITIONS + WARM_UP)]
         losses = [float(value) for _, value in taken[0].values()]

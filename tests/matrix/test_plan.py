@@ -68,7 +68,7 @@ def test_a_wrong_study_ends_with_code_2_and_a_line_for_each_mistake(file, capsys
 def test_the_committed_study_is_valid_and_its_duplicate_is_found(capsys):
     assert main(["plan", str(ROOT / "study.yaml"), "--json"]) == 0
     arms = {arm["name"]: arm for arm in json.loads(capsys.readouterr().out)["arms"]}
-    assert [int(name[:2]) for name in arms] == list(range(21))
+    assert [int(name[:2]) for name in arms] == list(range(25))
     assert arms["17_larger"]["differences"] == {"model.hidden_sizes": [64, 128, 256, 512]}
     assert {name: arm["same_as"] for name, arm in arms.items() if arm["same_as"]} == {
         "09_randomised_again": "08_randomised"

@@ -12,7 +12,8 @@ from ruamel.yaml import YAML
 from assay.config import load
 from assay.config.fields import fields_of, is_incidental, leaves, section_class
 from assay.errors import ConfigError
-from assay.studies.asl.config import STAGES, Params
+from assay.studies.asl.config import FIELD_OF_VIEW, STAGES, Params
+from assay.studies.asl.reference_object import brain_phantoms
 from assay.studies.asl.sections import FLAGS
 
 ROOT = Path(__file__).parents[3]
@@ -109,6 +110,7 @@ ARMS = {
         "loss.dc_weight=0.1",
         "loss.variance_weight=0.1",
         "data.source=simulated",
+        "physics.randomise=extended",
         "train.patience=1",
     ],
     "dual_encoder": [
@@ -125,13 +127,13 @@ def arm(name: str, make_params) -> Params:
     return make_params(*cleared, *ARMS[name])
 
 
-def test_every_leaf_is_read_in_full_runs_and_only_by_stages_that_declare_it(
+def test_every_leaf_is_read_in_full_runs_by_the_stages_that_declare_it_and_by_no_other(
     make_params, reads, tmp_path, monkeypatch, bids_folder
 ):
     monkeypatch.chdir(tmp_path)
     every_leaf = {key for key, _, _ in leaves(make_params())}
     incidental = {key for key, hint, _ in leaves(make_params()) if is_incidental(hint)}
-    everything: set[str] = set()
+    read_by: dict[str, set[str]] = {stage: set() for stage in STAGES}
     for name in ARMS:
         maps = tmp_path / f"maps-{name}"
         paths = make_params(f"predict.bids={bids_folder}", f"predict.output={maps}").predict
@@ -143,8 +145,11 @@ def test_every_leaf_is_read_in_full_runs_and_only_by_stages_that_declare_it(
             read = reads.seen & every_leaf
             undeclared = {leaf for leaf in read - incidental if not is_below(leaf, declared)}
             assert undeclared == set(), f"{stage} of {name}"
-            everything |= read
-    assert every_leaf - everything == set()
+            read_by[stage] |= read
+    assert every_leaf - set[str]().union(*read_by.values()) == set()
+    for stage, declared in STAGES.items():
+        unread = {leaf for leaf in every_leaf - incidental - read_by[stage] if is_below(leaf, declared)}
+        assert unread == set(), f"{stage} would run again for nothing"
 
 
 def is_below(leaf: str, keys: tuple[str, ...]) -> bool:
@@ -179,6 +184,11 @@ CONTRADICTIONS = {
     "train.schedule.plateau_factor=0.5": r"train\.schedule\.plateau_factor: got 0\.5; allowed: null with name onecycle",
     "data.image_size=16 model.hidden_sizes=[8,8,8,8,8,8]": r"data\.image_size: got 16; allowed: >= 32 with 6",
     "loss.cbf_weight=0 loss.att_weight=0": r"loss: got no positive weight",
+    "data.image_size=256": r"data\.image_size: got 256; allowed: <= 192 with the family brain; .* leave brain out",
+    "evaluation.cbf_max=250": r"evaluation\.cbf_max: got 250.*; allowed: a number > 0, <= 200",
+    "evaluation.snr=[10,10,5]": r"evaluation\.snr: got \[10\.0, 10\.0, 5\.0\]; allowed: each value once; drop repeats",
+    "evaluation.families=[voronoi,voronoi]": r"evaluation\.families: got \['voronoi', 'voronoi'\]; allowed: each value",
+    "sensitivity.scales=[0.01,1,300]": r"sensitivity\.scales.*: got .*300.*; allowed: .*< 200",
     "evaluation.families=[brain]": r"evaluation\.families: got \['brain'\]; allowed: a list that contains voronoi",
 }
 
@@ -187,3 +197,9 @@ CONTRADICTIONS = {
 def test_contradictions_are_refused_with_the_key_and_the_way_out(overrides):
     with pytest.raises(ConfigError, match=CONTRADICTIONS[overrides]):
         load(Params, ROOT / "params.yaml", overrides.split())
+
+
+def test_finer_images_than_those_of_the_reference_brain_are_allowed_without_it():
+    params = load(Params, ROOT / "params.yaml", ["data.image_size=256", "evaluation.families=[voronoi]"])
+    assert params.data.image_size > FIELD_OF_VIEW
+    assert brain_phantoms(slices=1, size=FIELD_OF_VIEW).mask.any()

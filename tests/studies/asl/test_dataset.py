@@ -15,7 +15,7 @@ import torch
 
 from assay.config import load
 from assay.errors import DataError
-from assay.studies.asl import dataset
+from assay.studies.asl import dataset, simulate
 from assay.studies.asl.config import Params
 from assay.studies.asl.dataset import nominal_physics, split, write_dataset
 from assay.studies.asl.physics import joint_signal
@@ -192,6 +192,22 @@ def test_a_folder_with_other_files_is_not_replaced(params, tmp_path):
     with pytest.raises(DataError, match=r"thesis: holds other files than a data set; allowed: a new folder"):
         write_dataset(params, thesis)
     assert (thesis / "chapter.txt").read_text() == "years of work"
+
+
+def test_neither_is_one_by_the_note_that_samples_are_drawn(make_params, tmp_path):
+    thesis = tmp_path / "thesis"
+    thesis.mkdir()
+    for name in ("chapter.txt", "manifest.json"):
+        (thesis / name).write_text("years of work")
+    with pytest.raises(DataError, match=r"thesis: holds other files than a data set; .* change data\.path"):
+        simulate.run(make_params("data.source=simulated", f"data.path={thesis}"))
+    assert (thesis / "manifest.json").read_text() == "years of work"
+
+
+def test_the_note_that_samples_are_drawn_leaves_no_arrays_of_an_old_set(make_params, folder):
+    simulate.run(make_params("data.source=simulated"))
+    (path,) = folder.iterdir()
+    assert json.loads(path.read_text())["source"] == "simulated"
 
 
 @pytest.mark.parametrize("path", [".", ".."])

@@ -3,13 +3,14 @@
 import pytest
 import torch
 from scipy.ndimage import uniform_filter
+from torchmetrics.functional.image import structural_similarity_index_measure
 
 from assay.engine.train import Trained
 from assay.errors import CheckpointError, DataError
 from assay.studies.asl.bootstrap import resamples
 from assay.studies.asl.dataset import nominal_physics
 from assay.studies.asl.estimators import baselines, clamped, constant, estimate_all, least_squares, load_for
-from assay.studies.asl.evaluation import ALL, Scores, score_maps
+from assay.studies.asl.evaluation import ALL, Scores, local_similarity, score_maps
 from assay.studies.asl.heldout import OUTSIDE, STRATA, brain, scan, voronoi
 from assay.studies.asl.model import PUBLISHED_STATISTICS, build
 from assay.studies.asl.physics import reference_signal
@@ -125,16 +126,24 @@ def test_every_estimator_is_clamped_alike_and_failures_stay_visible():
     assert maps.att.tolist() == [[0, 5000, 1]]
 
 
-def test_a_model_for_other_delays_is_refused(make_params, tmp_path):
+OTHER_PHYSICS = {
+    "physics.plds=[500,1000]": r"physics\.plds: got \[500\.0, 1000\.0\]; allowed: \[500\.0, .* 3000\.0\], with which",
+    "physics.t1_artery=1650": r"physics\.t1_artery: got 1650; allowed: 1850, with which the model in .* or train again",
+}
+
+
+@pytest.mark.parametrize("override", OTHER_PHYSICS)
+def test_a_model_of_another_signal_model_is_refused(override, make_params, tmp_path):
     params = make_params()
     physics, plds = nominal_physics(params), params.physics.plds
     module = build(params.model, plds=plds, physics=physics, statistics=PUBLISHED_STATISTICS)
     state = {name: value[None] for name, value in module.state_dict().items()}
     fields = {"best_value": [0.0], "best_step": [0], "steps": 0, "samples": 0, "epochs": 0.0, "rows": []}
     save_trained(tmp_path, Trained(best=state, last=state, **fields), params, PUBLISHED_STATISTICS, "some run")
-    assert load_for(params, tmp_path, CPU).members == 1
-    with pytest.raises(CheckpointError, match=r"trained for physics.plds \[500.*allowed: the same delays"):
-        load_for(make_params("physics.plds=[500,1000]"), tmp_path, CPU)
+    for judged in (params, make_params("physics.randomise=baseline")):
+        assert load_for(judged, tmp_path, CPU).members == 1
+    with pytest.raises(CheckpointError, match=OTHER_PHYSICS[override]):
+        load_for(make_params(override), tmp_path, CPU)
 
 
 # Scores
@@ -196,4 +205,22 @@ def test_structural_similarity_falls_with_blur(make_params):
     assert 0.3 < scores.value(PLACE, "network", "cbf", "ssim") < 0.99
 
 
-# Files
+def test_structural_similarity_is_that_of_torchmetrics_where_nothing_is_masked():
+    random = torch.Generator().manual_seed(0)
+    truth = torch.rand(2, 24, 24, generator=random, dtype=torch.float64)
+    estimate = truth + 0.2 * torch.rand(2, 24, 24, generator=random, dtype=torch.float64)
+    local = local_similarity(estimate, truth, torch.ones(2, 24, 24, dtype=torch.bool))
+    options = {"gaussian_kernel": False, "kernel_size": 7, "data_range": 1.0, "return_full_image": True}
+    _, expected = structural_similarity_index_measure(estimate[:, None], truth[:, None], **options)
+    whole = slice(3, -3)  # where no window reaches over the border
+    torch.testing.assert_close(local[:, whole, whole], expected[:, 0, whole, whole])
+
+
+def test_structural_similarity_does_not_see_what_lies_outside_the_mask(make_params):
+    phantoms = voronoi(make_params("data.image_size=64"), 2, "test")
+    noise = 100 * torch.randn(2, 64, 64, generator=torch.Generator().manual_seed(0))
+    estimate = truth_maps(phantoms)._replace(att=phantoms.clean.att + noise)
+    outside = torch.where(phantoms.mask, phantoms.clean.att, 5000.0)
+    changed = phantoms._replace(clean=phantoms.clean._replace(att=outside))
+    values = [scores_of(each, network=estimate).value(PLACE, "network", "att", "ssim") for each in (phantoms, changed)]
+    assert values[0] == pytest.approx(values[1], abs=1e-9) and 0.1 < values[0] < 0.9

@@ -55,6 +55,16 @@ def test_an_estimator_that_ignores_the_data_wins_too(published):
     assert mispaired(*published)["win_rate"]["constant"]["cbf"] > 0.35
 
 
+def test_an_estimate_that_is_far_off_wins_nowhere_and_the_truth_where_it_is_nearer(published):
+    """A win is an error, against the truth of a voxel of the first ones, below that of the mis-paired fit."""
+    phantoms, maps = published
+    truth = Maps(phantoms.clean.cbf, phantoms.clean.att, None, None)
+    wrong = Maps(truth.cbf + 1e4, truth.att + 1e6, None, None)
+    wins = mispaired(phantoms, {**maps, "truth": truth, "wrong": wrong})["win_rate"]
+    assert wins["wrong"] == {"cbf": 0, "att": 0}
+    assert wins["truth"]["cbf"] > 0.9
+
+
 def test_a_perfect_estimator_scores_as_badly_as_least_squares(published):
     document = mispaired(*published)
     for quantity in ("cbf", "att"):

@@ -111,6 +111,17 @@ def test_channel_factor_scales_the_thermal_noise():
     torch.testing.assert_close(scaled, plain * channel_factors(PLDS, "inverse").view(1, -1, 1, 1))
 
 
+@pytest.mark.parametrize("model", ["gaussian", "control_label"])
+@pytest.mark.parametrize("factor", ["none", "scan_time", "inverse"])
+@pytest.mark.parametrize("snr_per", ["image", "voxel"])
+def test_the_sd_that_is_told_is_that_of_the_noise_whatever_the_channel_factor(model, factor, snr_per):
+    """What a network reads in training is then what it reads in validation: the sd that the images have."""
+    signal = torch.full((2, 12, 64, 64), 4 * REFERENCE)
+    drawn = noise(model=model, channel_factor=factor, snr=(5.0, 25.0), snr_per=snr_per)
+    noisy, sigma = drawn(signal, REFERENCE, generators(0, 1), PLDS)
+    assert ((noisy - signal) / sigma).square().mean().sqrt().item() == pytest.approx(1.0, rel=0.02)
+
+
 def artefact(**changes):
     """What an artefact adds to the thermal noise, in thermal standard deviations (12, 64, 64)."""
     signal = torch.zeros(1, 12, 64, 64, dtype=torch.float64)

@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from assay.errors import ConfigError
 from assay.studies.asl import sensitivity
 from assay.studies.asl.amplitude import curve, log_slope, respond, tissue_lines
 from assay.studies.asl.bootstrap import resamples
@@ -118,3 +119,17 @@ def test_the_stage_writes_the_same_bytes_twice(make_params, run_with):
     names = sorted(path.name for path in one.iterdir())
     assert names == ["metrics.json", "response.csv", "response.png", "summary.csv", "tissue.csv"]
     assert all((one / name).read_bytes() == (two / name).read_bytes() for name in names)
+
+
+def test_the_published_scores_of_an_earlier_run_do_not_stay(make_params, run_with, tmp_path):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "legacy.json").write_text("{}")
+    out = run_with(make_params(), proportional(), [proportional(0.0)] * 2)
+    assert (out / "metrics.json").exists() and not (out / "legacy.json").exists()
+
+
+def test_a_scale_that_leaves_no_voxel_is_refused(make_params, run_with):
+    with pytest.raises(
+        ConfigError, match=r"sensitivity\.scales: got 199 as the largest; .* CBF of 1 to 1\.01; give a sm"
+    ):
+        run_with(make_params("sensitivity.scales=[0.01,1,199]"), proportional(), [proportional(0.0)] * 2)

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from assay.engine.random import generator
 from assay.studies.asl.dataset import write_dataset
 from assay.studies.asl.physics import reference_signal
 from assay.studies.asl.source import DiskSource, open_source
@@ -90,6 +91,18 @@ def test_validation_is_deterministic_and_noisy(make_params):
         assert task.evaluate(model).metrics == task.evaluate(model).metrics
     clean = task.source.validation()
     assert not torch.allclose(task.held_out()[0].signal, clean.signal)
+
+
+def test_each_validation_sample_has_noise_of_its_own_key(make_params):
+    params = make_params("noise.snr=[10,10]")
+    task = make_task(params)
+    (batch,) = task.held_out()
+    clean = task.source.validation().signal
+    for k in range(4):
+        random = generator(params.seed, "validation noise", k)
+        torch.rand(1, 1, 1, generator=random)  # the SNR is drawn first
+        expected = torch.randn(clean.shape[1:], generator=random)
+        torch.testing.assert_close((batch.signal - clean)[k] / batch.sigma[k], expected, rtol=0, atol=1e-3)
 
 
 def test_published_statistics_are_a_switch(make_params):

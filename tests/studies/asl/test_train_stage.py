@@ -14,7 +14,7 @@ from assay.config.load import resolved
 from assay.engine.checkpoint import read_tensors, write_tensors
 from assay.errors import CheckpointError, DataError
 from assay.studies.asl import simulate, train
-from assay.studies.asl.trained import load_trained, untrained
+from assay.studies.asl.trained import _total_std, load_trained, untrained
 
 LONG = ["train.steps=100", "train.checkpoint_every=5", "train.validate_every=20", "train.log_every=5"]
 VARIANTS = {
@@ -139,6 +139,12 @@ def test_a_model_is_rebuilt_from_its_file_alone(model_folder):
     assert model.members == 2 and maps.cbf.shape == (3, 16, 16)
     each = [module(signal_, sigma).clamped().cbf.squeeze(1) for module in model.modules]
     torch.testing.assert_close(maps.cbf, torch.stack(each).mean(0).detach())
+
+
+def test_the_sd_of_an_ensemble_holds_the_spread_of_its_members():
+    """Means 1 and 3 and variances 4 and 8: mean variance 6 and variance of the means 1."""
+    total = _total_std(torch.tensor([[1.0], [3.0]]), torch.tensor([[4.0], [8.0]]))
+    torch.testing.assert_close(total, torch.tensor([7.0]).sqrt())
 
 
 def test_the_null_has_the_same_architecture_and_other_weights(model_folder):

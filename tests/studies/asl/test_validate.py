@@ -8,6 +8,7 @@ import pytest
 
 from assay.errors import CheckpointError
 from assay.studies.asl import validate
+from assay.studies.asl.dataset import nominal_physics
 from assay.studies.asl.estimators import least_squares
 from assay.studies.asl.heldout import Scan
 from assay.studies.asl.model import PUBLISHED_STATISTICS
@@ -56,6 +57,18 @@ def test_least_squares_as_the_network_wins_nothing_and_loses_nothing(make_params
     assert metrics["cbf_mae"] == metrics["cbf_mae_least_squares"]
     assert metrics["cbf_win_rate"] == metrics["att_win_rate"] == 0
     assert metrics["cbf_mae_ratio_ls"] == metrics["att_mae_ratio_ls"] == 1
+
+
+def test_where_physics_varies_the_network_stands_beside_both_kinds_of_least_squares(make_params, run_with):
+    """Least squares with the nominal physics as the network: as good as itself, worse than the informed one."""
+    params = make_params("physics.randomise=extended")
+    uninformed = least_squares(params, physics=nominal_physics(params))
+    out = run_with(params, lambda signal, sigma: uninformed(Scan(None, signal, sigma, None)))
+    metrics = json.loads((out / "metrics.json").read_text())
+    nominal = {f"{quantity}_mae_ratio_ls_nominal" for quantity in ("cbf", "att")}
+    assert set(metrics) == HEADLINES | CONTROLS | nominal
+    assert all(metrics[name] == 1 for name in nominal)
+    assert metrics["cbf_mae_ratio_ls"] > 1.5 and metrics["att_mae_ratio_ls"] > 1
 
 
 def test_every_estimator_is_judged_on_the_same_voxels(make_params, run_with):
@@ -112,6 +125,18 @@ def test_standard_deviations_are_judged_where_the_network_gives_them(make_params
     assert not (run_with(params, fit(params), "without") / "calibration.png").exists()
     found = {row["metric"]: row for row in table(out / "table.csv") if row["estimator"] == "network"}
     assert 0 < float(found["coverage_68"]["value"]) <= float(found["coverage_95"]["value"]) <= 1
+
+
+def test_nothing_stays_of_a_run_with_other_options(make_params, run_with):
+    def sure(signal, sigma) -> Maps:
+        maps = fit(params)(signal, sigma)
+        return maps._replace(cbf_std=maps.cbf * 0 + 0.5, att_std=maps.att * 0 + 30)
+
+    params = make_params("legacy.mispaired_evaluation=true", "evaluation.images=2")
+    more = {path.name for path in run_with(params, sure).iterdir()}
+    params = make_params("evaluation.images=0")
+    less = {path.name for path in run_with(params, fit(params)).iterdir()}
+    assert more - less == {"legacy.json", "calibration.png", "maps_0.png", "maps_1.png"}
 
 
 def test_without_a_model_the_stage_says_which_stage_to_run(make_params, tmp_path):

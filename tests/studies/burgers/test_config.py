@@ -66,6 +66,10 @@ REFUSED = {
         "search.reward.rho: got 1.0; allowed: terms mass, energy, maximum, boundary, spectrum, residual; the data",
     ),
     "no reward": (["search.reward={mass: 0}"], "search.reward: got no weight above 0; allowed: one or more of mass"),
+    "reward that is equal for all": (
+        ["search.reward={mass: 1}", "model.conserve_mass=true"],
+        "search.reward.mass: got 1; allowed: 0 or none unless model.conserve_mass is false; every candidate has the",
+    ),
     "rewarded violation": (["search.reward={mass: -1}"], "search.reward.mass: got -1; allowed: >= 0"),
     "inverse loss of a frozen encoder": (
         ["loss.train_autoencoder=false"],

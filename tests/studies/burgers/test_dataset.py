@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+import shutil
 import signal
 
 import h5py
@@ -118,9 +119,11 @@ def test_published_files_are_thinned_to_the_frames_and_cells_wanted(tmp_path):
     u = torch.randn(12, 9, 64, generator=torch.Generator().manual_seed(0))
     with h5py.File(path, "w") as file:
         file["tensor"], file["x-coordinate"], file["t-coordinate"] = u, cell_centres(64), torch.arange(10) / 100
-    spec = dataclasses.replace(SPEC, viscosities=(0.1,))
+    spec = dataclasses.replace(SPEC, viscosities=(0.1,), source="published")
     file = open_published(path)
     write_dataset(spec, tmp_path / "data", published(spec, [file]))
+    with h5py.File(tmp_path / "data/burgers_nu0.1.h5") as copy:
+        assert copy.attrs["scheme"] == "published" and "seed" not in copy.attrs
     torch.testing.assert_close(
         Trajectories(tmp_path / "data", spec).read(0.1, range(10)), average_cells(u, 32)[:10, :7:2]
     )
@@ -136,6 +139,14 @@ def test_published_files_are_thinned_to_the_frames_and_cells_wanted(tmp_path):
     ):
         with pytest.raises(DataError, match=words):
             published(dataclasses.replace(spec, **change), [file])
+    again = shutil.copy(path, tmp_path / "again_Nu0.1.hdf5")
+    with pytest.raises(DataError, match=f"^{again}: got viscosity 0.1, that of {path}; allowed: one file of each$"):
+        published(spec, [file, open_published(again)])
+
+
+def test_simulated_data_are_not_taken_for_published_ones(written):
+    with pytest.raises(DataError, match="made with source simulated, not published; run the simulate stage again"):
+        Trajectories(written, dataclasses.replace(SPEC, source="published"))
 
 
 @pytest.mark.parametrize(

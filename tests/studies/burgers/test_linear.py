@@ -12,16 +12,17 @@ from assay.studies.burgers.solver import solve
 CELLS, TOKENS = 32, 8
 
 
-def advected(count: int, frames: int) -> torch.Tensor:
-    """Noise that moves by one cell per frame, (count, frames, cells)."""
+def advected(count: int, frames: int, cells: int = 1) -> torch.Tensor:
+    """Noise that moves by some cells per frame, to the right, (count, frames, cells)."""
     u0 = torch.randn(count, CELLS, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    return torch.stack([u0.roll(frame, -1) for frame in range(frames)], dim=1)
+    return torch.stack([u0.roll(cells * frame, -1) for frame in range(frames)], dim=1)
 
 
+@pytest.mark.parametrize("cells", [1, -1], ids=["to the right", "to the left"])
 @pytest.mark.parametrize("stride", [1, 3])
-def test_what_moves_by_less_than_a_patch_is_predicted_exactly(stride):
-    predict = linear(fit(advected(20, 5), TOKENS, stride))
-    u = advected(3, 13)[:, ::stride]
+def test_what_moves_by_less_than_a_patch_is_predicted_exactly(stride, cells):
+    predict = linear(fit(advected(20, 5, cells), TOKENS, stride))
+    u = advected(3, 13, cells)[:, ::stride]
     torch.testing.assert_close(predict(u[:, 0], 0.01, u.shape[1] - 1), u)
 
 

@@ -72,6 +72,8 @@ def test_terms_have_their_closed_form_values():
     assert float(ttc.energy(u, up)) == pytest.approx(-0.375)
     assert float(ttc.maximum(u, up)) == -0.25
     assert float(ttc.boundary(u, torch.tensor([2.0, 1.0, 0.0, -1.0]))) == -2.0
+    steepest = torch.tensor([1.0, -1.0]).repeat(4)  # the wave that its own variation just allows
+    assert float(ttc.spectrum(steepest, 1.5 * steepest)) == pytest.approx(-0.5)
 
 
 @given(st.lists(st.floats(-3, 3, width=32), min_size=4, max_size=32))

@@ -22,12 +22,35 @@ from assay.studies.asl.sections import (
     SensitivityConfig,
 )
 
+PHANTOMS = ("data.image_size", "data.ranges", "data.lesions", "data.blur_sigma")
+"""What held-out phantoms are drawn with."""
+
 STAGES: dict[str, tuple[str, ...]] = {
     "simulate": ("seed", "data", "physics", "legacy.inactive_randomisation"),
-    "train": ("seed", "data", "physics", "augmentation", "noise", "model", "loss", "train", "legacy"),
-    "validate": ("data", "physics", "evaluation", "legacy.inactive_randomisation", "legacy.mispaired_evaluation"),
-    "sensitivity": (
+    "train": (
+        "seed",
         "data",
+        "physics",
+        "augmentation",
+        "noise",
+        "model",
+        "loss",
+        "train",
+        "legacy.weak_noise",
+        "legacy.inactive_randomisation",
+        "legacy.steps_per_epoch",
+        "legacy.published_statistics",
+        "legacy.mismatched_consistency",
+    ),
+    "validate": (
+        *PHANTOMS,
+        "physics",
+        "evaluation",
+        "legacy.inactive_randomisation",
+        "legacy.mispaired_evaluation",
+    ),
+    "sensitivity": (
+        *PHANTOMS,
         "physics",
         "sensitivity",
         "legacy.inactive_randomisation",
@@ -49,6 +72,9 @@ SMALL = {
     "sensitivity.null_seeds": 1,
 }
 """Amounts with which every stage takes seconds: what `assay plan --probe` rehearses with."""
+
+FIELD_OF_VIEW = 192
+"""Edge of the reference brain's slices in mm and voxels: the brain is 145 x 181 mm."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,6 +122,9 @@ class Params:
         size, least = self.data.image_size, 2 ** (depth - 1)
         if size < least:
             yield Problem("data.image_size", str(size), f">= {least} with {depth} hidden_sizes")
+        if size > FIELD_OF_VIEW and "brain" in self.evaluation.families:
+            remedy = "the reference brain has no finer image; leave brain out of evaluation.families"
+            yield Problem("data.image_size", str(size), f"<= {FIELD_OF_VIEW} with the family brain", remedy)
         if self.legacy.steps_per_epoch is not None and self.train.epochs is None:
             remedy = "give train.epochs or set it to null"
             yield Problem("legacy.steps_per_epoch", str(self.legacy.steps_per_epoch), "null with train.steps", remedy)

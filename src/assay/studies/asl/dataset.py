@@ -17,6 +17,7 @@ import os
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -29,7 +30,7 @@ from assay.config import config_digest
 from assay.engine.progress import phase
 from assay.engine.random import generator
 from assay.engine.stop import StopRequest
-from assay.files import replaced_folder, write_bytes
+from assay.files import replaced_folder, write_bytes, write_json
 from assay.studies.asl.config import STAGES, Params
 from assay.studies.asl.phantom import PhantomBatch, simulate_phantoms
 from assay.studies.asl.physics import Physics, joint_signal, randomise_physics
@@ -87,9 +88,24 @@ def write_dataset(params: Params, folder: Path) -> None:
         DataError: the folder holds something that is no data set, the disk is full, or it cannot be written.
         Unfinished: stopped on request; what stood there stays.
     """
-    names = ("manifest.json", *(f"{name}.npy" for name in ARRAYS))
-    with replaced_folder(folder, "a data set", names, "change data.path") as new:
+    with _replaced(folder) as new:
         _fill(params, new)
+
+
+def write_note(params: Params, folder: Path) -> None:
+    """Say in `folder` that samples are drawn while training; a data set that stands there is replaced.
+
+    Raises:
+        DataError: as for `write_dataset`.
+    """
+    note = {"schema": SCHEMA, "source": "simulated", "parameters": config_digest(params, STAGES["simulate"])}
+    with _replaced(folder) as new:
+        write_json(new / "manifest.json", note)
+
+
+def _replaced(folder: Path) -> AbstractContextManager[Path]:
+    names = ("manifest.json", *(f"{name}.npy" for name in ARRAYS))
+    return replaced_folder(folder, "a data set", names, "change data.path")
 
 
 def _fill(params: Params, folder: Path) -> None:

@@ -4,6 +4,7 @@ Controls: the untrained network (the null), the training mean everywhere, and le
 and on smoothed images, which is the fair rival of a network that sees neighbours. All are clamped to the same range.
 """
 
+import dataclasses
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -91,16 +92,22 @@ def load_for(params: Params, folder: Path, device: torch.device) -> TrainedModel
     """The trained model of a folder.
 
     Raises:
-        CheckpointError: there is none, or it was trained for other delays.
+        CheckpointError: there is none, or it was trained with another signal model. How far its constants vary between
+            phantoms may differ: whether a model bears that is a question.
     """
     model = load_trained(folder, device)
-    trained_for, given = model.params.physics.plds, params.physics.plds
-    if trained_for != given:
-        raise CheckpointError(
-            f"{folder}: trained for physics.plds {list(trained_for)}; got {list(given)}; allowed: the same delays; "
-            "train again"
-        )
+    for field in (each for each in dataclasses.fields(params.physics) if each.name != "randomise"):
+        trained_with, given = (getattr(each.physics, field.name) for each in (model.params, params))
+        if trained_with != given:
+            raise CheckpointError(
+                f"physics.{field.name}: got {_shown(given)}; allowed: {_shown(trained_with)}, with which the model in "
+                f"{folder} was trained; give that, or train again"
+            )
     return model
+
+
+def _shown(value: object) -> str:
+    return str(list(value)) if isinstance(value, tuple) else f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def _cpu(tensor: Tensor | None) -> Tensor | None:

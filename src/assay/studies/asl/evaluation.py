@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torchmetrics.functional.image import structural_similarity_index_measure
+from torch.nn.functional import avg_pool2d
 
 from assay.studies.asl.bootstrap import Bootstrap, percentiles
 from assay.studies.asl.estimators import LEAST_SQUARES, SMOOTHED
@@ -20,6 +20,7 @@ QUANTITIES = ("cbf", "att")
 CALIBRATION = ("coverage_68", "coverage_95", "mean_z_squared")
 AGAINST_SMOOTHED = {"win_rate_smoothed": win_rate, "mae_ratio_smoothed": mae_ratio}
 SSIM_WINDOW = 7  # pixels
+SSIM_FLOORS = (0.01**2, 0.03**2)  # added to squared means and to variances, of a range of 1
 
 
 class Label(NamedTuple):
@@ -132,22 +133,30 @@ def _score(
 
 
 def _similarity(label: Label, phantoms: HeldOut, maps: Tensor, weights: Tensor) -> Score:
-    """Mean structural similarity of the maps within the mask (Wang et al. 2004, doi 10.1109/TIP.2003.819861).
-
-    Each map is scaled by the range of its truth; a voxel outside the mask is given its true value.
-    """
-    truth, mask = getattr(phantoms.clean, label.quantity), phantoms.mask
-    low, high = (end(truth, dim=(1, 2), keepdim=True) for end in (torch.amin, torch.amax))
-    estimate, ideal = ((each.float() - low) / (high - low) for each in (torch.where(mask, maps.float(), truth), truth))
-    similarity = structural_similarity_index_measure(
-        estimate.unsqueeze(1),
-        ideal.unsqueeze(1),
-        gaussian_kernel=False,
-        kernel_size=SSIM_WINDOW,
-        data_range=1.0,
-        reduction="none",
-    )
-    values = torch.as_tensor(similarity).double()
+    """Mean structural similarity over the mask, by phantom; each map is scaled by the range of its truth there."""
+    truth, mask = getattr(phantoms.clean, label.quantity).double(), phantoms.mask
+    low = truth.masked_fill(~mask, math.inf).amin((1, 2), keepdim=True)
+    high = truth.masked_fill(~mask, -math.inf).amax((1, 2), keepdim=True)
+    estimate, ideal = ((each.double() - low) / (high - low) for each in (maps, truth))
+    values = local_similarity(estimate, ideal, mask).sum((1, 2)) / mask.sum((1, 2))
     lower, upper = percentiles(weights @ values / weights.sum(1))
     ends = (float(values.mean()), float(lower), float(upper))
     return _score(label, ALL, "ssim", ends, (int(mask.sum()), len(truth)))
+
+
+def local_similarity(one: Tensor, other: Tensor, mask: Tensor) -> Tensor:
+    """Structural similarity (N, H, W) in [-1, 1] about every voxel of the mask, 0 elsewhere; maps of range 1.
+
+    Wang et al. 2004, doi 10.1109/TIP.2003.819861, of uniform windows; only their voxels within the mask count.
+    """
+
+    def mean(values: Tensor) -> Tensor:
+        inside = values.masked_fill(~mask, 0.0)
+        return avg_pool2d(inside.unsqueeze(1), SSIM_WINDOW, 1, SSIM_WINDOW // 2).squeeze(1) / share
+
+    share = avg_pool2d(mask.double().unsqueeze(1), SSIM_WINDOW, 1, SSIM_WINDOW // 2).squeeze(1).clamp(min=1e-9)
+    mean_one, mean_other = mean(one), mean(other)
+    variances = mean(one**2) - mean_one**2 + mean(other**2) - mean_other**2
+    covariance = mean(one * other) - mean_one * mean_other
+    luminance = (2 * mean_one * mean_other + SSIM_FLOORS[0]) / (mean_one**2 + mean_other**2 + SSIM_FLOORS[0])
+    return (luminance * (2 * covariance + SSIM_FLOORS[1]) / (variances + SSIM_FLOORS[1])).masked_fill(~mask, 0.0)

@@ -28,8 +28,8 @@ class NoiseModel:
         the published study had it, biased where the signal is weak. control_label: control and label image
         get independent Rician noise over 5 % of static tissue, then are subtracted; each image carries
         sd/sqrt(2), so that the difference has the requested SNR.
-    snr: range of the SNR, uniform. snr_per: one for each image, or for each voxel.
-    channel_factor: scales the thermal noise for scan time, see `channel_factors`.
+    snr: range of the SNR before the channel factor, uniform. snr_per: one for each image, or for each voxel.
+    channel_factor: scales the thermal noise for scan time, see `channel_factors`; the SNR becomes `snr` over it.
     physio: range of the amplitude of a sinusoid over the channels. drift: largest slope of a ramp over the
         channels. spike_probability, spike_magnitude: positive outliers. These three are drawn for each voxel
         and count in thermal standard deviations (before the channel factor).
@@ -54,7 +54,7 @@ class NoiseModel:
     def __call__(
         self, signal: Tensor, reference: Tensor | float, generators: Generators, plds: Sequence[float]
     ) -> tuple[Tensor, Tensor]:
-        """Return the noisy signal and the sd of its thermal noise before channel factors.
+        """Return the noisy signal and the sd of its thermal noise, root mean square over the channels.
 
         signal: (B, C, H, W) with C = 2 * n_plds channels, PCASL first. reference: the signal at which SNR is
         defined, a number or (B,). generators: one for each sample, which depends on no other.
@@ -69,9 +69,8 @@ class NoiseModel:
         snr = uniform(self.snr, grid if self.snr_per == "voxel" else (1, 1, 1), generators).to(signal)
         reference = torch.as_tensor(reference).to(signal).reshape(-1, 1, 1, 1)
         sigma = reference / snr
-        noisy = self._thermal(
-            signal, sigma * channel_factors(plds, self.channel_factor).to(signal).view(-1, 1, 1), generators
-        )
+        factors = channel_factors(plds, self.channel_factor).to(signal).view(-1, 1, 1)
+        noisy = self._thermal(signal, sigma * factors, generators)
         if self.physio[1] > 0:
             noisy = noisy + sigma * self._physio(channels, grid, generators).to(signal)
         if self.drift > 0:
@@ -80,7 +79,7 @@ class NoiseModel:
         if self.spike_probability > 0:
             hit = uniform((0.0, 1.0), signal.shape[1:], generators).to(signal) < self.spike_probability
             noisy = noisy + hit * sigma * uniform(self.spike_magnitude, grid, generators).to(signal)
-        return noisy, sigma
+        return noisy, sigma * factors.square().mean().sqrt()
 
     def _thermal(self, signal: Tensor, sd: Tensor, generators: Generators) -> Tensor:
         def draw() -> Tensor:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from scipy.stats import chi2
 from torch import Tensor
 
 import assay
@@ -120,7 +121,7 @@ def noise_level(series: AslSeries, signal: Tensor, plds: tuple[float, ...], phys
     freedom = 2 * len(plds) - 2
     mask = torch.from_numpy(series.mask.transpose(2, 0, 1).copy())
     sse = fit_images(signal, plds, physics).sse.cpu()[mask]
-    return float((sse.median() / freedom).sqrt())
+    return float((sse.median() / chi2.median(freedom)).sqrt())
 
 
 def fit_quality(maps: Maps, signal: Tensor, plds: tuple[float, ...], physics: Physics) -> dict[ExtraMap, Array]:

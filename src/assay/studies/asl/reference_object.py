@@ -17,12 +17,12 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from assay.errors import ConfigError, DataError
+from assay.studies.asl.config import FIELD_OF_VIEW
 from assay.studies.asl.phantom import PhantomBatch
 
 GROUND_TRUTH = "hrgt_icbm_2009a_nls_3t"
 TISSUES = ("grey_matter", "white_matter", "csf")  # codes 0, 1, 2, as in PhantomBatch
 UNITS = {"perfusion_rate": "ml/100g/min", "transit_time": "s", "seg_label": ""}
-FIELD_OF_VIEW = 192  # mm and voxels: the brain is 145 x 181 mm
 ATT_NEVER = 5000.0  # ms; blood never reaches CSF, and no map of the study exceeds this
 SMALLEST_AREA = 0.5  # of the largest slice; below it a slice is mostly air
 

@@ -90,11 +90,11 @@ class NoiseConfig:
     model: Literal["gaussian", "rician", "control_label"]
     """Thermal noise: Gaussian; Rician on the difference (as published); Rician on control and label, subtracted."""
     snr: Annotated[tuple[float, float], Bounds(gt=0)]
-    """Range of the training SNR: white-matter reference signal (CBF 20, ATT 1500, PLD 2000) over noise sd."""
+    """Training SNR before channel_factor, a range: white-matter signal (CBF 20, ATT 1500, PLD 2000) over noise sd."""
     snr_per: Literal["image", "voxel"]
     """Draw one SNR per image or one per voxel."""
     channel_factor: Literal["none", "scan_time", "inverse"]
-    """Noise factor for scan time: none; sqrt(4000 ms / total); sqrt(total / 4500 ms)."""
+    """Noise factor for scan time, by which SNR is divided: none; sqrt(4000 ms / total); sqrt(total / 4500 ms)."""
     physio: Range
     """Range of the amplitude of a sinusoidal fluctuation, in noise standard deviations."""
     drift: Annotated[float, Bounds(ge=0)]
@@ -214,8 +214,8 @@ class EvaluationConfig:
     """The level whose figures are the study's metrics; one of snr."""
     families: tuple[Literal["voronoi", "brain"], ...]
     """Phantom families: voronoi as trained on; brain is the digital reference object of asldro."""
-    cbf_max: Positive
-    """Upper CBF bound of least squares, ml/100 g/min."""
+    cbf_max: Annotated[float, Bounds(gt=0, le=200)]
+    """Upper CBF bound of least squares, ml/100 g/min; every estimate is clamped to 200."""
     smoothing_sigma: Annotated[float, Bounds(gt=0)]
     """Standard deviation, pixels, of the smoothing in the spatial least-squares baseline."""
     bootstrap: Annotated[int, Bounds(ge=100)]
@@ -226,7 +226,11 @@ class EvaluationConfig:
     """Where to evaluate; auto takes a GPU if there is one."""
 
     def conflicts(self) -> Iterator[Problem]:
-        """A reference level that is not evaluated; a study without the phantoms it was trained on."""
+        """A reference level that is not evaluated; a study without the phantoms it was trained on; repeats."""
+        for key in ("snr", "families"):
+            values = getattr(self, key)
+            if len(set(values)) < len(values):
+                yield Problem(key, str(list(values)), "each value once", "drop repeats")
         if self.reference_snr not in self.snr:
             yield Problem("reference_snr", f"{self.reference_snr:g}", f"one of evaluation.snr {list(self.snr)}")
         if "voronoi" not in self.families:
@@ -239,8 +243,8 @@ class SensitivityConfig:
 
     phantoms: Annotated[int, Bounds(ge=2)]
     """Held-out phantoms."""
-    scales: Annotated[tuple[float, ...], Bounds(gt=0, items=3)]
-    """Factors on signal and noise; must contain 1."""
+    scales: Annotated[tuple[float, ...], Bounds(gt=0, lt=200, items=3)]
+    """Factors on signal and noise; must contain 1. Voxels of CBF from 1 to 200 over the largest count."""
     snr: Positive
     """SNR at scale 1."""
     null_seeds: Annotated[int, Bounds(ge=1)]

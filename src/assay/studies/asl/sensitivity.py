@@ -18,13 +18,14 @@ import torch
 from assay.engine.precision import pick_device
 from assay.engine.progress import phase
 from assay.engine.stop import StopRequest
+from assay.errors import ConfigError
 from assay.files import write_csv, write_json
 from assay.studies.asl import figures
 from assay.studies.asl.amplitude import Curve, Response, TissueLine, curve, respond, tissue_lines
 from assay.studies.asl.bootstrap import resamples
 from assay.studies.asl.config import Params
 from assay.studies.asl.estimators import LEAST_SQUARES, NETWORK, NULL, least_squares, load_for, network
-from assay.studies.asl.heldout import scan, voronoi
+from assay.studies.asl.heldout import LEAST_CBF, scan, voronoi
 from assay.studies.asl.legacy import published_sensitivity
 from assay.studies.asl.model.outputs import CBF_LIMITS
 from assay.studies.asl.trained import TrainedModel, untrained
@@ -39,7 +40,8 @@ def run(params: Params, out: Path = OUT, model_dir: Path = MODEL) -> None:
     """Test the model in `model_dir` and write tables and the figure to `out`.
 
     Raises:
-        CheckpointError: there is no model, it is damaged, or was trained for other delays.
+        ConfigError: no voxel stays within the output range at the largest scale.
+        CheckpointError: there is no model, it is damaged, or was trained with other physics.
         DataError: the disk is full.
         Unfinished: stopped on request; nothing has been written.
     """
@@ -55,6 +57,7 @@ def run(params: Params, out: Path = OUT, model_dir: Path = MODEL) -> None:
     lines = {name: tissue_lines(response, weights) for name, response in responses.items()}
     write_csv(out / "tissue.csv", TISSUE, tissue_rows(lines))
     figures.response(out / "response.png", params.sensitivity.scales, curves)
+    (out / "legacy.json").unlink(missing_ok=True)
     if params.legacy.published_sensitivity:
         write_json(out / "legacy.json", published_sensitivity(params, trained, nulls))
 
@@ -64,7 +67,13 @@ def measure(
 ) -> dict[str, Response]:
     """Responses of the network, least squares, and each untrained network as `untrained_<seed>`."""
     settings = params.sensitivity
-    phantoms = voronoi(params, settings.phantoms, PURPOSE).within(CBF_LIMITS[1] / max(settings.scales))
+    ceiling = CBF_LIMITS[1] / max(settings.scales)
+    phantoms = voronoi(params, settings.phantoms, PURPOSE).within(ceiling)
+    if not phantoms.mask.any():
+        raise ConfigError(
+            f"sensitivity.scales: got {max(settings.scales):g} as the largest; allowed: one at which some voxel stays "
+            f"below {CBF_LIMITS[1]:g}; none has a CBF of {LEAST_CBF:g} to {ceiling:.3g}; give a smaller one"
+        )
     measured = scan(phantoms, settings.snr, PURPOSE).to(device)
     estimators = {NETWORK: network(trained), LEAST_SQUARES: least_squares(params)}
     estimators |= {f"{NULL}_{seed}": network(null) for seed, null in enumerate(nulls)}

@@ -28,7 +28,7 @@ WEAK = 0.01  # legacy.weak_noise: the published noise level was computed from a 
 class AslBatch(NamedTuple):
     """Noisy signal (B, 2P, H, W), dM/M0; maps and mask (B, 1, H, W); physics (B,).
 
-    `sigma` is the noise standard deviation, (B, 1, 1, 1), or (B, 1, H, W) with noise.snr_per voxel.
+    `sigma` is the thermal noise's standard deviation, (B, 1, 1, 1), or (B, 1, H, W) with noise.snr_per voxel.
     """
 
     signal: Tensor

@@ -2,7 +2,8 @@
 
 Writes to results/validate:
 
-    metrics.json       the few numbers by which arms are compared: voronoi phantoms at the reference SNR
+    metrics.json       the few numbers by which arms are compared: voronoi phantoms at the reference SNR; `_ls` is least
+                       squares told each phantom's physics, `_ls_nominal`, if these vary, with the nominal physics
     summary.csv        every estimator there, for a person
     table.csv          every score: one row per family, SNR, stratum, estimator, quantity and metric
     *_error_by_snr.csv errors of every estimator by SNR, one file for CBF and one for ATT, for `dvc plots`
@@ -23,6 +24,7 @@ from assay.studies.asl.estimators import (
     CONSTANT,
     LEAST_SQUARES,
     NETWORK,
+    NOMINAL,
     NULL,
     Estimator,
     baselines,
@@ -50,13 +52,14 @@ def run(params: Params, out: Path = OUT, model_dir: Path = MODEL) -> None:
     """Evaluate the model in `model_dir` and write tables and figures to `out`.
 
     Raises:
-        CheckpointError: there is no model, it is damaged, or was trained for other delays.
+        CheckpointError: there is no model, it is damaged, or was trained with other physics.
         DataError: the brain family is asked for and asldro is missing, or the disk is full.
-        Unfinished: stopped on request; no table has been written.
+        Unfinished: stopped on request; no table has been written, pictures of an earlier run are gone.
     """
     device = pick_device(params.evaluation.device)
     trained = load_for(params, model_dir, device)
     estimators = all_estimators(params, trained, untrained(model_dir, NULL_SEED, device))
+    remove_optional(out)
     rows: list[Score] = []
     levels = params.evaluation.snr
     count = len(params.evaluation.families) * len(levels)
@@ -74,6 +77,12 @@ def run(params: Params, out: Path = OUT, model_dir: Path = MODEL) -> None:
                         write_json(out / "legacy.json", mispaired(phantoms, maps))
                 progress.advance(note=f"{family} SNR {snr:g}")
     write(params, Scores(rows), out)
+
+
+def remove_optional(out: Path) -> None:
+    """Remove what an earlier run with other options wrote and this one may not."""
+    for path in (out / "legacy.json", out / "calibration.png", *out.glob("maps_*.png")):
+        path.unlink(missing_ok=True)
 
 
 def held_out(params: Params, family: str) -> HeldOut:
@@ -112,8 +121,16 @@ def headlines(scores: Scores, place: tuple[str, float, str]) -> dict[str, float]
         for metric, name in HEADLINES.items()
         for quantity in QUANTITIES
     }
+    if LEAST_SQUARES + NOMINAL in scores.estimators:
+        found |= {f"{q}_mae_ratio_ls_nominal": against_nominal(scores, place, q) for q in QUANTITIES}
     controls = {f"cbf_mae_{name}": scores.value(place, name, "cbf", "mae") for name in CONTROLS}
     return found | controls | {f"{q}_win_rate": scores.value(place, NETWORK, q, "win_rate") for q in QUANTITIES}
+
+
+def against_nominal(scores: Scores, place: tuple[str, float, str], quantity: str) -> float:
+    """The network's MAE over that of least squares which, like the network, is not told each phantom's physics."""
+    network, rival = (scores.value(place, name, quantity, "mae") for name in (NETWORK, LEAST_SQUARES + NOMINAL))
+    return network / rival
 
 
 def summary(scores: Scores, place: tuple[str, float, str]) -> tuple[list[str], list[list[str]]]:

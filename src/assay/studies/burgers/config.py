@@ -29,12 +29,20 @@ from assay.studies.burgers.sections import (
 SAMPLING = ("corrector.sampler", "corrector.sampler_steps", "corrector.members")
 """What drawing from a trained corrector reads."""
 
+CORRECTOR = (
+    *(f"corrector.{key}" for key in ("tokens", "hidden_dim", "depth", "heads", "ffn_ratio", "position_frequencies")),
+    *(f"corrector.{key}" for key in ("noise_times", "sampler", "sampler_steps", "train")),
+)
+"""What training a corrector reads: all but how many draws are made of it later."""
+ROLLOUT = ("loss.kind", "loss.one_step_weight", "loss.rollout_weight", "loss.rollout_steps")
+"""The terms of the objective that need no latent states."""
+
 STAGES: dict[str, tuple[str, ...]] = {
     "simulate": ("data",),
     "autoencoder": ("seed", "data", "augmentation", "model.tokens", "model.latent_dim", "autoencoder"),
     "operator": ("seed", "data", "augmentation", "model", "loss", "train"),
-    "fno": ("seed", "data", "augmentation", "model.viscosity", "loss", "fno", "train"),
-    "corrector": ("seed", "data", "augmentation", "corrector"),
+    "fno": ("seed", "data", "augmentation", "model.viscosity", *ROLLOUT, "fno", "train"),
+    "corrector": ("seed", "data", "augmentation", *CORRECTOR),
     "distillation": ("seed", "data", "augmentation", "distillation"),
     "validate": ("data", *SAMPLING, "evaluation", "legacy"),
     "search": ("data", *SAMPLING, "evaluation", "search"),
@@ -105,6 +113,9 @@ class Params:
             yield Problem("loss.rollout_steps", given, most)
         yield from self._viscosity_conflicts()
         yield from self._ensemble_conflicts()
+        if self.model.conserve_mass and self.search.reward.get("mass", 0) > 0:
+            weight, remedy = f"{self.search.reward['mass']:g}", "every candidate has the same mass"
+            yield Problem("search.reward.mass", weight, "0 or none unless model.conserve_mass is false", remedy)
         if self.search.trajectories > self.data.test:
             yield Problem("search.trajectories", str(self.search.trajectories), f"<= data.test {self.data.test}")
         if self.search.max_evaluations < self.data.steps:

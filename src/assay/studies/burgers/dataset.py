@@ -3,8 +3,8 @@
 A set is a folder with one file for each viscosity, in the layout of PDEBench, and a manifest:
 
     burgers_nu0.01.h5  tensor (n, frames, cells) float32, x-coordinate, t-coordinate (frames, none too many),
-                       sha256 (n, 32) of each trajectory; attributes nu, kappa, scheme, cells_internal, seed, version
-                       and the rows of each split
+                       sha256 (n, 32) of each trajectory; attributes nu, kappa, scheme, cells_internal, version,
+                       of simulated ones the seed, and the rows of each split
     manifest.json      parameters, splits, statistics of the training rows, hashes
 
 Row i has the same initial condition in every file, and the splits are rows: test first, then validation, then
@@ -18,7 +18,7 @@ import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import h5py
 import numpy as np
@@ -47,7 +47,7 @@ class DatasetSpec:
     """What a data set consists of; the number of trajectories is per viscosity.
 
     cells: of a stored frame; cells_internal: of the solver's, averaged to `cells`. interval: time between frames.
-    exact_period: see `InitialConditions.sample`.
+    exact_period: see `InitialConditions.sample`. source: solved here, or read from published files.
 
     Raises:
         ConfigError: a viscosity is not positive or is there twice, or a count is too small or does not divide.
@@ -64,6 +64,7 @@ class DatasetSpec:
     interval: float = INTERVAL
     scheme: SchemeName = "auto"
     exact_period: bool = True
+    source: Literal["simulated", "published"] = "simulated"
 
     def __post_init__(self) -> None:
         for nu in self.viscosities:
@@ -119,9 +120,13 @@ def published(spec: DatasetSpec, files: Sequence[PublishedFile]) -> Solutions:
     """Trajectories of published files, thinned to the frames and cells of `spec`.
 
     Raises:
-        DataError: a viscosity has no file, or a file has other cells, too few samples, or lacks frames at these times.
+        DataError: a viscosity has no file, or two; a file has other cells, too few samples, or lacks frames at these
+            times.
     """
-    by_viscosity = {file.nu: file for file in files}
+    by_viscosity: dict[float, PublishedFile] = {}
+    for file in files:
+        if (other := by_viscosity.setdefault(file.nu, file)) is not file:
+            raise DataError(f"{file.path}: got viscosity {file.nu:g}, that of {other.path}; allowed: one file of each")
     strides = {nu: _stride(spec, nu, by_viscosity) for nu in spec.viscosities}
 
     def rows(nu: float, numbers: range) -> Iterator[Tensor]:
@@ -202,8 +207,8 @@ def _write_file(
 
 def _attributes(spec: DatasetSpec, nu: float, made_by: str) -> dict[str, Any]:
     splits = {f"split_{name}": [rows.start, rows.stop] for name, rows in spec.splits.items()}
-    known = {"nu": nu, "kappa": kappa(nu), "scheme": made_by, "version": SCHEMA}
-    return known | splits | {"cells_internal": spec.cells_internal, "seed": spec.seed}
+    known = {"nu": nu, "kappa": kappa(nu), "scheme": made_by, "version": SCHEMA, "cells_internal": spec.cells_internal}
+    return known | splits | ({"seed": spec.seed} if spec.source == "simulated" else {})
 
 
 def file_name(nu: float) -> str:

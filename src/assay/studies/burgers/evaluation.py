@@ -226,7 +226,7 @@ def scores_of(
 
 
 def per_trajectory(case: Case, task: Task, judged: Mapping[str, Judged]) -> list[list[float | str]]:
-    """Rows nu, estimator, task, row of the data set, nrmse_frame: what statistics over seeds pair by row."""
+    """Rows nu, estimator, task, row of the data set, nrmse_frame: for statistics that pair runs by row."""
     return [
         [case.nu, name, task, row, value]
         for name, each in judged.items()

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
@@ -77,7 +78,9 @@ def error_by_time(path: Path, t: Tensor, errors: Mapping[str, Curve], nu: float)
             axis.plot(t, curve.value, linestyle=look.line, color=look.colour, label=look.label)
         axis.set_yscale("log")
         top = OFF_SCALE * float(errors[PERSISTENCE].value.max())
-        axis.set_ylim(top=min(top, axis.get_ylim()[1]))
+        shown = torch.cat([curve.value for curve in errors.values()])
+        shown = shown[(shown > 0) & (shown <= top)]  # a curve that leaves the page would stretch it below, too
+        axis.set_ylim(0.8 * float(shown.min()), min(top, 1.25 * float(shown.max())))
         axis.set_title(f"Rollout error, viscosity {nu:g}")
         axis.set_xlabel("time t")
         axis.set_ylabel("nRMSE of a frame\n(mean over test trajectories; bands: 95 %)")

@@ -1,7 +1,7 @@
 """Stage operator: teach the latent operator to step fields ahead, judged in field space.
 
 Open it for the terms of the objective. Beside the model it writes gradients.csv: the norm of every term's gradient in
-encoder, operator and decoder, at the end of training.
+encoder, operator and decoder, with the weights that were kept; 0 in a part that is not trained.
 """
 
 import csv
@@ -157,9 +157,10 @@ def _with_autoencoder(params: Params, autoencoder: networks.Loaded) -> Params:
 
 def write_gradients(path: Path, task: OperatorTask, module: nn.Module) -> None:
     """2-norms of the gradient of each weighted term in each part of the network, on the first training batch."""
-    module.requires_grad_(True)
-    terms = task.loss(module, next(task.batches(0)), generator(task.params.seed, "gradients"))
     parts = gradient_parts(module)
+    for name, part in parts.items():
+        part.requires_grad_(name == "operator" or task.params.loss.train_autoencoder)
+    terms = task.loss(module, next(task.batches(0)), generator(task.params.seed, "gradients"))
     text = io.StringIO()
     rows = csv.writer(text, lineterminator="\n")
     rows.writerow(["term", *parts])
@@ -176,10 +177,11 @@ def gradient_parts(module: nn.Module) -> dict[str, nn.Module]:
 
 
 def gradient_norms(term: Tensor, parts: Mapping[str, nn.Module]) -> list[float]:
-    """The norm of a term's gradient in each part; 0 where it does not reach."""
+    """The norm of a term's gradient in each part; 0 where it does not reach, or nothing is trained."""
     norms = []
     for part in parts.values():
-        gradients = torch.autograd.grad(term, list(part.parameters()), retain_graph=True, allow_unused=True)
+        trained = [weight for weight in part.parameters() if weight.requires_grad]
+        gradients = torch.autograd.grad(term, trained, retain_graph=True, allow_unused=True) if trained else ()
         squares = [g.square().sum() for g in gradients if g is not None]
         norms.append(float(torch.stack(squares).sum().sqrt()) if squares else 0.0)
     return norms

@@ -144,7 +144,8 @@ class EvaluationConfig:
     reference_viscosity: Positive
     """The nu of the numbers in metrics.json."""
     coarse_cells: Annotated[tuple[int, ...], Bounds(ge=8, items=1)]
-    """Cells of the classical solver's grids that stand beside the models, divisors of data.cells."""
+    """Cells of the classical solver's grids that stand beside the models, divisors of data.cells; one whose explicit
+    diffusion would take minutes at a viscosity (viscosity x cells² of 7,000 and more) is left out there."""
     bootstrap: Annotated[int, Bounds(ge=100)]
     """Resamples of the test trajectories behind an interval."""
     batch_size: Annotated[Count, Incidental()]
