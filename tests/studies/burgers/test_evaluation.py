@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from assay.studies.burgers import evaluation, metrics
-from assay.studies.burgers.calibration import calibration_error
+from assay.studies.burgers.calibration import calibration_error, coverage
 from assay.studies.burgers.equation import cell_centres
 from assay.studies.burgers.estimators import coarse_solver, constant_mean, persistence
 from assay.studies.burgers.evaluation import (
@@ -158,7 +158,7 @@ def test_members_that_agree_too_much_are_overconfident(standard_normal):
 
 def test_calibration_by_trajectory_is_that_of_all_together(standard_normal):
     samples, truth = ensemble_of(4, 0.7, standard_normal), standard_normal.windows("rollout")
-    expected = float(calibration_error(samples[..., 1:, :], truth[..., 1:, :]))
+    expected = float(calibration_error(coverage(samples[..., 1:, :], truth[..., 1:, :])))
     assert float(judge(samples, truth).pooled["calibration_error"]) == pytest.approx(expected)
 
 

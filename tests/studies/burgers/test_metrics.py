@@ -90,7 +90,9 @@ def test_samples_from_the_right_distribution_are_calibrated():
     generator = torch.Generator().manual_seed(0)
     samples, true = torch.randn(200, 4000, generator=generator), torch.randn(4000, generator=generator)
     assert coverage(samples, true, (0.5, 0.9)).tolist() == pytest.approx([0.5, 0.9], abs=0.03)
-    assert calibration_error(samples, true) < 0.02 < 0.15 < calibration_error(0.5 * samples, true)
+    narrow = coverage(0.5 * samples, true)
+    assert calibration_error(coverage(samples, true)) < 0.02 < 0.15 < calibration_error(narrow)
+    assert calibration_error(torch.tensor([0.2, 0.5]), (0.5, 0.9)) == pytest.approx((0.3 + 0.4) / 2)
     assert float(crps(samples, true)) == pytest.approx(1 / math.sqrt(math.pi), abs=0.02)  # of a standard normal
 
 

@@ -113,6 +113,14 @@ def test_scores_tables_and_curves_agree(plain):
         assert sum(own) / 4 == pytest.approx(score, rel=1e-4), name
 
 
+def test_pictures_and_scores_of_an_earlier_run_do_not_stay(run_with, plain):
+    again = run_with("again")
+    for stale in ("legacy.json", "spacetime_7.png"):
+        (again / stale).write_text("of another run")
+    run_with("again", "legacy.latent_metric=false")
+    assert {path.name for path in again.iterdir()} == {path.name for path in plain.iterdir()} - {"legacy.json"}
+
+
 def test_the_spectrum_of_the_truth_is_its_energy_and_coarse_solvers_end_early(plain):
     rows = [row for row in table(plain / "spectrum.csv") if row["t"] == "0.1"]
     params = load(Params, PARAMS, [*TINY, f"data.path={plain.parent / 'data'}"])

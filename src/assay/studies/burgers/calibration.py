@@ -15,10 +15,13 @@ def coverage(samples: Tensor, true: Tensor, levels: tuple[float, ...] = LEVELS) 
     return ((low <= t) & (t <= high)).double().flatten(1).mean(1)
 
 
-def calibration_error(samples: Tensor, true: Tensor, levels: tuple[float, ...] = LEVELS) -> Tensor:
-    """Mean over the levels of |coverage - level| (Kuleshov et al. 2018, doi 10.48550/arXiv.1807.00263)."""
-    nominal = torch.tensor(levels, dtype=torch.float64, device=samples.device)
-    return (coverage(samples, true, levels) - nominal).abs().mean()
+def calibration_error(covered: Tensor, levels: tuple[float, ...] = LEVELS, reachable: float = 1) -> Tensor:
+    """Mean over the levels of |coverage - level| (Kuleshov et al. 2018, doi 10.48550/arXiv.1807.00263).
+
+    covered: coverage (levels,). reachable: coverage / level of a perfect ensemble with as few members.
+    """
+    nominal = torch.tensor(levels, dtype=torch.float64, device=covered.device)
+    return (covered - reachable * nominal).abs().mean()
 
 
 def crps(samples: Tensor, true: Tensor) -> Tensor:

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from assay.engine.random import generator
 from assay.studies.burgers import metrics
-from assay.studies.burgers.calibration import LEVELS, coverage, crps
+from assay.studies.burgers.calibration import LEVELS, calibration_error, coverage, crps
 from assay.studies.burgers.equation import average_cells
 from assay.studies.burgers.predictors import Ensemble
 from assay.studies.burgers.sections import DataConfig
@@ -134,12 +134,11 @@ def _uncertainty(samples: Tensor, truth: Tensor) -> Judged:
     covered = torch.stack([coverage(s, t) for s, t in pairs])
     found = {CRPS: torch.stack([crps(s, t) for s, t in pairs])}
     found |= {f"coverage_{level * 100:.0f}": share for level, share in zip(LEVELS, covered.T, strict=True)}
-    nominal = torch.tensor(LEVELS, dtype=torch.float64, device=covered.device)
     variance = torch.stack([s.var(0).mean() for s, _ in pairs]).mean() * (len(samples) + 1) / len(samples)
     skill = torch.stack([(s.mean(0) - t).square().mean() for s, t in pairs]).mean()
     pooled = {
-        "calibration_error": (covered.mean(0) - nominal).abs().mean(),
-        "excess_calibration_error": (covered.mean(0) - reachable(len(samples)) * nominal).abs().mean(),
+        "calibration_error": calibration_error(covered.mean(0)),
+        "excess_calibration_error": calibration_error(covered.mean(0), LEVELS, reachable(len(samples))),
         "spread_skill": (variance / skill).sqrt(),
     }
     return Judged(found, pooled)

@@ -157,6 +157,8 @@ def write(params: Params, found: Sequence[Found], trained: Networks, out: Path) 
     write_curves(params, reference, out)
     figures.calibration(out / "calibration.png", scores, nu, params.corrector.members)
     figures.shock(out / "shock.png", reference.case, reference.fields["rollout"], params.evaluation.images)
+    for path in (out / "legacy.json", *out.glob("spacetime_*.png")):
+        path.unlink(missing_ok=True)  # of an earlier run with other options
     for place in range(min(params.evaluation.images, len(reference.case.rows))):
         path = out / f"spacetime_{reference.case.rows[place]}.png"
         figures.spacetime(path, reference.case, reference.fields["rollout"], place)
