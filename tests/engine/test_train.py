@@ -187,8 +187,23 @@ def test_early_stop_waits_for_every_member(make_task, make_config, tmp_path):
             return Evaluation({"loss": 1.0})
 
     trained = run(Flat(), make_config(steps=100, validate_every=2, patience=3, ensemble_size=2), tmp_path)
-    assert trained.steps == 6
-    assert trained.best_step == [0, 0]
+    assert trained.steps == 8
+    assert trained.best_step == [2, 2]
+
+
+def test_untrained_weights_are_judged_and_never_the_best(make_task, make_config, tmp_path):
+    class Worse(make_task):
+        """Every validation has a greater loss than the one before."""
+
+        judged = 0
+
+        def evaluate(self, model):
+            self.judged += 1
+            return Evaluation({"loss": float(self.judged)})
+
+    trained = run(Worse(), make_config(steps=4, validate_every=2), tmp_path)
+    assert [row["validate/loss"] for row in trained.rows if "validate/loss" in row] == [1, 2, 3]
+    assert (trained.best_step, trained.best_value) == ([2], [2.0])
 
 
 @pytest.mark.parametrize("log_every", [1, 7, 1000])
@@ -210,7 +225,7 @@ def test_the_last_losses_of_an_early_stop_are_known_however_rarely_they_are_logg
 
 def test_best_weights_are_those_of_the_best_validation(make_task, make_config, tmp_path):
     trained = run(make_task(), make_config(steps=60, validate_every=1, optimizer={"lr": 0.5}), tmp_path)
-    values = {int(row["step"]): row["validate/loss"] for row in trained.rows}
+    values = {int(row["step"]): row["validate/loss"] for row in trained.rows if row["step"] > 0}
     assert trained.best_value[0] == min(values.values()) == values[trained.best_step[0]]
 
 

@@ -214,9 +214,10 @@ def validate(state: TrainState, task: Task[Batch]) -> Row:
     monitored = [float(result[state.monitor.metric]) for result in results]
     if not all(math.isfinite(value) for value in monitored):
         raise NonFiniteError(f"validate: step {state.step}: {state.monitor.metric} is {monitored}; look at the data")
-    state.judge(monitored)
-    if state.config.schedule.name == "plateau" and state.step > 0:
-        state.schedule.step(sum(monitored) / len(monitored))  # type: ignore[arg-type]
+    if state.step > 0:  # untrained weights are a control and no result, however good they look
+        state.judge(monitored)
+        if state.config.schedule.name == "plateau":
+            state.schedule.step(sum(monitored) / len(monitored))  # type: ignore[arg-type]
     return {f"validate/{name}": sum(r[name] for r in results) / len(results) for name in results[0]}
 
 
