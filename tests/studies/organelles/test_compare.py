@@ -1,10 +1,12 @@
 """The figure of costs: which runs count, and that a folder without any is refused."""
 
 import csv
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from matplotlib.figure import Figure
 
 from assay.errors import DataError
 from assay.matrix.cells import CellResult
@@ -26,6 +28,24 @@ def test_complete_runs_count():
 def test_the_figure_has_a_point_for_every_run(tmp_path):
     figures.trade_offs(tmp_path / "costs.png", list(compare.costs([cell("unet_2d"), cell("unet_3d"), cell("unet_3d")])))
     assert (tmp_path / "costs.png").stat().st_size > 1000
+
+
+def test_every_network_has_one_colour_and_one_line_of_the_legend(tmp_path, monkeypatch):
+    drawn = []
+
+    @contextmanager
+    def kept(path, width, height):
+        drawn.append(Figure())
+        yield drawn[0]
+
+    monkeypatch.setattr(figures, "page", kept)
+    names = ["resnet_2d", "resnet_3d", "swin_2d", "swin_3d", "unet_2d", "unet_3d", "vit_2d", "vit_3d"]
+    figures.trade_offs(tmp_path / "costs.png", list(compare.costs(cell(name) for name in names for _ in range(3))))
+    points = {(line.get_label(), line.get_color(), line.get_marker()) for line in drawn[0].axes[0].lines}
+    assert sorted(label for label, _, _ in points) == names
+    assert len({(colour, marker) for _, colour, marker in points}) == 8
+    assert len({colour for _, colour, _ in points}) == 4
+    assert [text.get_text() for text in drawn[0].legends[0].get_texts()] == names
 
 
 def test_arms_and_seeds_are_those_of_the_folder(tmp_path):

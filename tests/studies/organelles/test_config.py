@@ -73,6 +73,10 @@ REFUSED = {
         ["model.channels_last=true"],
         "model.channels_last: got true; allowed: false with dimensions 2; 2-D weights always are in that order",
     ),
+    "dropout that a network has not": (
+        ["model.architecture=resnet_deep", "model.dropout=0.5"],
+        "model.dropout: got 0.5; allowed: 0 with architecture resnet_deep; MONAI's has none",
+    ),
     "precision of a GPU": (
         ["train.precision=fp16"],
         "train.precision: got fp16; allowed: fp32 or bf16 with device cpu",

@@ -116,6 +116,18 @@ def test_recomputed_blocks_give_the_same_gradients_of_the_same_parameters(name):
         assert torch.equal(gradient, gradients[1][key]), key
 
 
+@pytest.mark.parametrize("name", RULES)
+def test_dropout_acts_in_training_where_the_library_has_it_and_is_refused_elsewhere(name):
+    settings = small(name, 2, dropout=0.5)
+    refused = [each.key for each in settings.conflicts()]
+    model, image = made(settings, (32, 64)), torch.rand(1, 1, 32, 64)
+    torch.manual_seed(1)
+    differs = not torch.equal(model(image), model(image))
+    assert differs == (refused == []) and refused in ([], ["dropout"])
+    model.eval()
+    assert torch.equal(model(image), model(image))
+
+
 def test_volumes_in_channels_last_order_give_the_same_logits():
     image = torch.rand(1, 1, 16, 32, 32)
     one, two = (made(small("unet", 3, channels_last=order), (16, 32, 32)) for order in (False, True))

@@ -2,14 +2,16 @@
 
 import csv
 import json
+import math
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from tests.studies.organelles.conftest import SLOTS
 
 from assay.errors import CheckpointError, ConfigError, DataError
-from assay.studies.organelles import predict, simulate, train, validate
+from assay.studies.organelles import networks, predict, simulate, train, validate
 from assay.studies.organelles.classes import CLASSES
 
 QUICK = ("unet_2d", "vit_3d")
@@ -61,6 +63,13 @@ def test_tables_have_every_class_control_and_data_set(make_params):
     assert [row["class"] for row in classes] == list(CLASSES)
     scored = [float(row["dice"]) for row in classes if float(row["positive"])]
     assert found["dice"] == pytest.approx(sum(scored) / len(scored), abs=1e-4) and len(scored) == found["classes"]
+    for row in classes:
+        dice, iou, precision, recall = (float(row[name] or 0) for name in ("dice", "iou", "precision", "recall"))
+        if dice > 0:
+            assert iou == pytest.approx(dice / (2 - dice), rel=1e-3)
+            assert dice == pytest.approx(2 * precision * recall / (precision + recall), rel=1e-3)
+    recalls = [float(row["recall"]) for row in classes if float(row["positive"])]
+    assert found["recall"] == pytest.approx(sum(recalls) / len(recalls), abs=1e-4)
     assert {row["dataset"] for row in table("datasets")} <= {"simulated-01", "simulated-02"}
     confusion = [[int(row[name]) for name in ("other", *CLASSES)] for row in table("confusion")]
     assert sum(map(sum, confusion)) == 2 * 4 * 64 * 64  # two crops, of which every fourth slice is judged
@@ -96,6 +105,35 @@ def test_adjusted_logits_are_judged_if_asked_for(make_params):
     assert raw["dice"] != adjusted["dice"]
 
 
+def watched() -> dict[int, float]:
+    """Mean Dice of the validations while training, by step."""
+    with Path("results/train/log/live/plots/metrics/validate/dice.tsv").open() as file:
+        return {int(row["step"]): float(row["dice"]) for row in csv.DictReader(file, delimiter="\t")}
+
+
+def test_untrained_weights_are_never_kept(make_params):
+    """What predicts nothing has less Dice than an untrained network, which would win."""
+    away = ["loss.adjust=none", "loss.tversky=0", "loss.bce=1", "train.optimizer.lr=0.1", "train.validate_every=10"]
+    params = make_params(*away, "train.steps=30")
+    simulate.run(params)
+    train.run(params)
+    dice = watched()
+    assert list(dice) == [0, 10, 20, 30] and max(dice, key=lambda step: dice[step]) == 0
+    budget = json.loads(Path("results/train/metrics.json").read_text())
+    best = max((10, 20, 30), key=lambda step: dice[step])
+    assert (budget["best_step"], budget["validation_dice"]) == (best, pytest.approx(dice[best]))
+
+
+def test_the_best_validation_is_kept(make_params):
+    params = make_params("train.steps=30", "train.validate_every=5", "train.optimizer.lr=0.02")
+    simulate.run(params)
+    train.run(params)
+    dice = watched()
+    budget = json.loads(Path("results/train/metrics.json").read_text())
+    assert budget["best_step"] == max(dice, key=lambda step: dice[step]) > 0
+    assert budget["validation_dice"] == pytest.approx(max(dice.values()))
+
+
 def test_the_train_stage_leaves_the_prior_of_its_own_crops(make_params):
     params = make_params()
     simulate.run(params)
@@ -103,17 +141,52 @@ def test_the_train_stage_leaves_the_prior_of_its_own_crops(make_params):
     with Path("results/train/classes.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert [row["class"] for row in rows] == list(CLASSES)
-    assert sum(float(row["adjustment"]) for row in rows) == pytest.approx(0, abs=1e-3)
+    logs = [math.log(float(row["frequency"])) for row in rows]
+    for row, log in zip(rows, logs, strict=True):
+        assert float(row["adjustment"]) == pytest.approx(log - sum(logs) / 14, abs=1e-3)
+        positive, annotated = max(float(row["voxels"]), 1), float(row["annotated_voxels"])
+        assert not annotated or float(row["frequency"]) == pytest.approx(positive / annotated, rel=1e-3)
     budget = json.loads(Path("results/train/metrics.json").read_text())
     assert budget["voxels"] == 6 * 2 * 32 * 32
 
 
-def test_a_volume_of_another_scale_gets_labels_on_its_own_voxels(make_params):
-    pipeline(make_params())
-    np.savez("own.npz", np.random.default_rng(0).integers(0, 255, [16, 80, 96], np.uint8))
-    predict.run(make_params("predict.volume=own.npz", "predict.voxel_nm=[4,4,4]", "predict.output=out.npz"))
+def segmented(make_params, volume, *overrides):
+    np.savez("own.npz", volume)
+    predict.run(make_params("predict.volume=own.npz", "predict.output=out.npz", *overrides))
     with np.load("out.npz") as given:
-        assert given["label"].shape == (16, 80, 96)
+        return given["label"], given["probability"]
+
+
+@pytest.mark.parametrize("scale", [(4, 4, 4), (8, 4, 2)])
+def test_a_volume_of_another_scale_gets_its_labels_at_the_same_places(scale, make_params):
+    """Of voxels that are each cut into several of the same grey value."""
+    pipeline(make_params("train.steps=20", "loss.adjust=none"))
+    coarse = np.random.default_rng(0).integers(0, 255, [3, 40, 48], np.uint8)
+
+    def fine(values):
+        for axis, edge in zip((-3, -2, -1), scale, strict=True):
+            values = values.repeat(8 // edge, axis)
+        return values
+
+    label, probability = segmented(make_params, coarse)
+    assert len(np.unique(label)) > 1
+    other, others = segmented(make_params, fine(coarse), f"predict.voxel_nm={list(scale)}")
+    assert (other == fine(label)).all() and (others == fine(probability)).all()
+
+
+def test_a_volume_gets_the_labels_by_which_its_network_was_trained_to_decide(make_params):
+    for kind, sign in (("raw", 0), ("adjusted", 1)):
+        whole = ["sampling.patch=[64,64]", "train.steps=8", "evaluation.overlap=0"]
+        pipeline(make_params(*whole, f"evaluation.logits={kind}"))
+        image = np.random.default_rng(0).integers(0, 255, [5, 64, 64], np.uint8)
+        label, probability = segmented(make_params, image, *whole)
+        module = networks.load(networks.FOLDER, torch.device("cpu")).module
+        with torch.no_grad():
+            logits = module.network(torch.from_numpy(image)[:, None] / 255)
+        logits = logits + sign * module.objective.tversky.adjustment.view(-1, 1, 1)
+        best, place = logits.max(1)
+        assert (label == torch.where(best > 0, place + 1, 0).numpy()).mean() > 0.999
+        assert np.allclose(probability, logits.sigmoid().transpose(0, 1).numpy(), atol=1e-3)
 
 
 BAD_VOLUMES = {

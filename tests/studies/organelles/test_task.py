@@ -49,11 +49,54 @@ def test_ranks_get_different_patches_and_augmentation(make_params):
     assert not torch.equal(*images)
 
 
+def test_a_batch_is_its_number_of_patches_and_ranks_change_the_same_patches_in_their_own_ways(make_params):
+    ranks = [make_task(make_params(), Group(rank, 2, CPU, rank)) for rank in (0, 1)]
+    raw = ranks[0].patches.batch(0)
+    ways = [task._prepared(raw, 0) for task in ranks]
+    assert torch.equal(next(ranks[0].batches(0))[0], ways[0][0])
+    assert not torch.equal(ways[0][0], ways[1][0])
+    later = ranks[0].batches(5)
+    for number in (5, 6, 7, 8):
+        expected = ranks[0]._prepared(ranks[0].patches.batch(number), number)
+        assert torch.equal(next(later)[0], expected[0])
+
+
 def test_the_ranks_patches_are_those_of_one_process_with_the_whole_batch(make_params):
     params = make_params("train.batch_size=4")
     whole = make_task(params).patches.batch(3)
     halves = [make_task(params, Group(rank, 2, CPU, rank)).patches.batch(3) for rank in (0, 1)]
     assert torch.equal(whole.image, torch.cat([half.image for half in halves]))
+
+
+def test_training_and_validation_have_their_own_crops(make_params):
+    params = make_params("sampling.crops=uniform")
+    task = make_task(params)
+    crops = open_crops(params.data)
+    train, validation = task.split.train, task.split.validation
+    assert len(train) == 4 and len(validation) == 2 and not set(train) & set(validation)
+    assert {task.patches.order.at(sample) for sample in range(200)} == set(train)
+    assert [crop.name for crop in task.validation] == [crops.names[number] for number in validation]
+    for own, expected in zip(task.frequencies, crops.frequencies(train), strict=True):
+        assert torch.equal(own, expected)
+    assert task.samples_per_epoch == 4 * 16 * 64 * 64 / (32 * 32)
+
+
+def test_every_view_of_the_labels_is_watched_by_the_annotated_ones(make_params):
+    scores = []
+    for view in ("masked", "absent", "full"):
+        task = make_task(make_params("loss.adjust=none", f"data.annotation={view}"))
+        torch.manual_seed(0)
+        model = task.build().eval()
+        with torch.no_grad():
+            scores.append(task.evaluate(model).metrics)
+    assert scores[0] == scores[1] == scores[2]
+
+
+def test_a_softmax_has_one_kind_of_logits_that_decide(make_params):
+    built = make_task(make_params("loss.adjust=none", "loss.tversky=0", "loss.marginal=1")).build()
+    logits = torch.randn(2, 14, 4, 4)
+    assert torch.equal(built.deciding(logits, "adjusted"), built.deciding(logits, "raw"))
+    assert not torch.equal(built.deciding(logits, "raw"), logits)
 
 
 def test_validation_repeats_and_names_every_class_that_has_a_score(make_params):

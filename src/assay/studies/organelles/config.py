@@ -15,11 +15,19 @@ from assay.studies.organelles.loss_section import LossConfig
 from assay.studies.organelles.network_section import ModelConfig
 from assay.studies.organelles.sections import CompareConfig, EvaluationConfig, MemoryConfig, PredictConfig
 
+CROPS = (
+    *(f"data.{key}" for key in ("source", "path", "volumes", "datasets", "shape", "fully_annotated", "context")),
+    *(f"data.{key}" for key in ("faulty", "largest", "voxel_nm", "seed", "split", "validation_fraction", "held_out")),
+)
+"""What kept crops and their split are made with: all of `data` but the folder of zarr and the view of training."""
+DEVICE = ("batch_size", "device")
+
 STAGES: dict[str, tuple[str, ...]] = {
-    "simulate": ("data",),
+    "simulate": (*CROPS, "data.zarr"),
     "train": (
         "seed",
-        "data",
+        *CROPS,
+        "data.annotation",
         "sampling",
         "augmentation",
         "model",
@@ -29,8 +37,8 @@ STAGES: dict[str, tuple[str, ...]] = {
         "evaluation.monitor_every",
         "evaluation.batch_size",
     ),
-    "validate": ("data", "evaluation"),
-    "predict": ("predict", "evaluation"),
+    "validate": (*CROPS, *(f"evaluation.{key}" for key in ("logits", "overlap", "every", "images", *DEVICE))),
+    "predict": ("predict", "evaluation.overlap", *(f"evaluation.{key}" for key in DEVICE)),
     "memory": ("memory", "train.precision"),
     "compare": ("compare",),
 }

@@ -16,6 +16,8 @@ SOURCES = {
     "challenge": ("context", "faulty", "largest"),
 }
 """The keys that each source of crops reads; every other one must be null with it."""
+SIMULATED_NM = (8.0, 8.0, 8.0)
+"""Size of a voxel of simulated crops."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,6 +79,8 @@ class DataConfig:
                 yield Problem(key, "null", f"a value with source {self.source}", "choose one")
             if not read and value is not None:
                 yield Problem(key, str(value), f"null with source {self.source}", "it would not be read")
+        if self.source == "simulated" and self.voxel_nm != SIMULATED_NM:
+            yield Problem("voxel_nm", str(list(self.voxel_nm)), f"{list(SIMULATED_NM)} with source simulated")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,7 +90,8 @@ class SamplingConfig:
     patch: Annotated[tuple[int, ...], Bounds(ge=4, items=2)]
     """Voxels of a patch: y, x of a slice, or z, y, x of a volume."""
     crops: Literal["balanced", "uniform"]
-    """balanced: the class seen least so far, then a crop that shows it (cellmap-data's sampler); uniform: any crop."""
+    """balanced: the class seen least so far, then a crop that shows it, so that one of common classes alone is seldom
+    or never drawn; uniform: any crop."""
 
     def conflicts(self) -> Iterator[Problem]:
         """Patches that are neither slices nor volumes."""

@@ -135,7 +135,11 @@ class Cost(NamedTuple):
 
 
 def trade_offs(path: Path, every: Sequence[Cost]) -> None:
-    """Dice against parameters, operations, memory and time, each on a logarithmic axis."""
+    """Dice against parameters, operations, memory and time, each on a logarithmic axis.
+
+    A colour is a network, of slices (round) and of volumes (square); all seeds of an arm look alike.
+    """
+    kinds = list(dict.fromkeys(_kind(cost) for cost in every))
     labels = {
         "parameters": "trained parameters",
         "gflop": "GFLOP per patch, forward",
@@ -144,17 +148,20 @@ def trade_offs(path: Path, every: Sequence[Cost]) -> None:
     }
     with page(path, 9.0, 3.2) as figure:
         for axis, (key, label) in zip(figure.subplots(1, 4, sharey=True), labels.items(), strict=True):
-            for place, cost in enumerate(every):
-                volume = cost.name.endswith("3d")
-                colour = matplotlib.colormaps["tab10"](place % 4)
-                axis.plot(
-                    getattr(cost, key), cost.dice, "s" if volume else "o", color=colour, label=cost.name, markersize=6
-                )
+            for cost in every:
+                marker = "s" if cost.name.endswith("_3d") else "o"
+                colour = matplotlib.colormaps["tab10"](kinds.index(_kind(cost)) % 10)
+                axis.plot(getattr(cost, key), cost.dice, marker, color=colour, label=cost.name, markersize=6)
             axis.set_xscale("log")
             axis.set_xlabel(label)
         figure.axes[0].set_ylabel("mean Dice")
         handles, names = figure.axes[0].get_legend_handles_labels()
-        figure.legend(handles, names, loc="outside lower center", ncols=8, fontsize=7)
+        one_each = dict(zip(names, handles, strict=True))
+        figure.legend(one_each.values(), one_each.keys(), loc="outside lower center", ncols=8, fontsize=7)
+
+
+def _kind(cost: Cost) -> str:
+    return cost.name.removesuffix("_2d").removesuffix("_3d")
 
 
 def _hatch(axis: Axes, where: Tensor) -> None:

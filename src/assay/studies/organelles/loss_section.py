@@ -15,6 +15,11 @@ Weight = Annotated[float, Bounds(ge=0)]
 PerClass = Annotated[tuple[float, ...], Bounds(ge=0, items=1)]
 TERMS = ("tversky", "bce", "focal", "marginal", "exclusion")
 PUBLISHED: dict[str, Any] = {
+    "tversky": 1.0,
+    "bce": 0.0,
+    "focal": 0.0,
+    "marginal": 0.0,
+    "exclusion": 0.0,
     "adjust": "subtract",
     "prior": "running",
     "prior_momentum": 0.99,
@@ -70,8 +75,8 @@ class LossConfig:
     prior_every: Annotated[int, Bounds(ge=1)] | None
     """Batches between updates (running)."""
     class_weights: Literal["none", "inverse", "sqrt", "log", "effective", "manual", "seesaw"]
-    """Weights w of the classes: 1/f; 1/sqrt f; 1/ln(1 + f); effective number of crops (Cui et al. 2019);
-    those given; seesaw's mitigation and compensation factors (Wang et al. 2021)."""
+    """Weights w of the classes (tversky, bce, focal): 1/f; 1/sqrt f; 1/ln(1 + f); effective number of crops (Cui et al.
+    2019); those given; seesaw's mitigation and, of tversky, compensation factors (Wang et al. 2021)."""
     effective_beta: Annotated[float, Bounds(ge=0, lt=1)] | None
     """beta of the effective number (effective)."""
     manual_weights: PerClass | None
@@ -100,6 +105,7 @@ class LossConfig:
             if not read and value is not None:
                 yield Problem(key, str(value), "null with these settings", "it would not be read")
         yield from self._published_conflicts()
+        yield from self._idle_conflicts()
         if self.marginal > 0 and self.adjust != "none":
             yield Problem("adjust", self.adjust, "none with marginal above 0", "it is defined for sigmoids here")
 
@@ -114,6 +120,16 @@ class LossConfig:
             yield Problem("manual_weights", "zeros", "one or more above 0", "leave out classes with 0, not all of them")
         if any(a + b == 0 for a, b in zip(self.alphas, self.betas, strict=False)):
             yield Problem("beta", "0", "above 0 where alpha is 0", "the loss would not see mistakes")
+
+    def _idle_conflicts(self) -> Iterator[Problem]:
+        """Choices that no term and no adjustment would read."""
+        if self.prior == "running" and self.adjust == "none":
+            yield Problem("prior", "running", "fixed with adjust none", "it would not be read")
+        if self.class_weights != "none" and not (self.tversky or self.bce or self.focal):
+            allowed = "none with tversky, bce and focal 0"
+            yield Problem("class_weights", self.class_weights, allowed, "the other terms have none")
+        elif self.class_weights == "seesaw" and not self.tversky:
+            yield Problem("class_weights", "seesaw", "others with tversky 0", "only that term has its compensation")
 
     def _published_conflicts(self) -> Iterator[Problem]:
         for key, value in PUBLISHED.items():

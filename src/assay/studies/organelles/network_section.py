@@ -49,7 +49,7 @@ class ModelConfig:
     attention: Literal["naive", "sdpa", "xformers"] | None
     """Attention kernel (swin, vit): matrix products; torch's; xformers, which wants an NVIDIA GPU (vit)."""
     dropout: Annotated[float, Bounds(ge=0, lt=1)]
-    """Dropout where MONAI's network has it."""
+    """Share of activations that are dropped, where MONAI's network has it; resnet_deep has none."""
     recompute: bool
     """Keep no activations inside of blocks but compute them again in the backward pass: less memory, more time."""
     channels_last: bool
@@ -73,6 +73,8 @@ class ModelConfig:
             yield Problem("features", str(self.features), allowed_features)
         if self.hidden is not None and self.heads is not None and self.hidden % self.heads:
             yield Problem("heads", str(self.heads), f"divisors of hidden {self.hidden}")
+        if self.dropout > 0 and self.architecture == "resnet_deep":
+            yield Problem("dropout", f"{self.dropout:g}", "0 with architecture resnet_deep", "MONAI's has none")
         if self.channels_last and self.dimensions == 2:
             yield Problem("channels_last", "true", "false with dimensions 2", "2-D weights always are in that order")
 

@@ -1,5 +1,6 @@
 """From which crop each training patch comes; open it for how rare classes are seen as often as common ones.
 
+Balance has a price: a crop that shows nothing but what others show, too, is seldom or never the one that is needed.
 Sample k of a training is a function of (seed, k) alone: neither the number of ranks nor a resumed run changes it.
 """
 

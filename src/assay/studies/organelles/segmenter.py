@@ -37,8 +37,8 @@ class Segmenter(nn.Module):
         return terms
 
     def deciding(self, logits: Tensor, kind: Logits | None = None) -> Tensor:
-        """What is compared with 0, of the network's logits."""
-        if (kind or self.logits) == "adjusted":
+        """What is compared with 0, of the network's logits; of a softmax, which nothing adjusts, both kinds are one."""
+        if (kind or self.logits) == "adjusted" and self.objective.section.marginal == 0:
             return self.objective.tversky.adjusted(logits)
         return self.objective.decision(logits)
 

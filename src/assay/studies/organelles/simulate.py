@@ -3,10 +3,10 @@
 Crops are simulated on the CPU, one per thread; on one machine the same parameters give the same bits.
 """
 
-import shutil
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -15,54 +15,57 @@ import torch
 from assay.engine.progress import phase
 from assay.engine.stop import StopRequest
 from assay.errors import DataError
-from assay.studies.organelles.cache import Crops, identifying
+from assay.files import replaced_folder
+from assay.studies.organelles.cache import identifying
 from assay.studies.organelles.cache_files import SPLIT, CropWriter, new_crops
 from assay.studies.organelles.classes import CLASSES
 from assay.studies.organelles.config import Params
 from assay.studies.organelles.crop import NewCrop
-from assay.studies.organelles.data_section import DataConfig
+from assay.studies.organelles.data_section import SIMULATED_NM, DataConfig
 from assay.studies.organelles.generator import simulate_crop
 from assay.studies.organelles.reader import read_crop, voxels_of
 from assay.studies.organelles.splits import make_split, write_split
 from assay.studies.organelles.zarr_layout import CropPlace, find_crops, write_crop
-
-VOXEL_NM = (8.0, 8.0, 8.0)
-"""Of simulated crops."""
 
 
 def run(params: Params) -> None:
     """Write crops and split to `data.path`; also, if asked for, simulated crops to `data.zarr`.
 
     Raises:
-        DataError: a crop of the challenge's is not what it should be, the disk is full, or a folder holds other files.
+        DataError: a crop of the challenge's is not what it should be, the split cannot be made, the disk is full, or a
+            folder holds other files; what stood there stays.
         Unfinished: stopped on request; what stood there stays.
     """
     data, folder = params.data, Path(params.data.path)
     with StopRequest() as stop, new_crops(folder, identifying(data)) as writer:
         if data.source == "simulated":
-            with phase("simulate", data.volumes or 0, unit="crops", stop=stop) as shown:
-                for crop in simulated(data):
-                    writer.add(crop)
-                    shown.advance()
+            simulate_all(data, writer, stop)
         else:
             read_challenge(data, writer, stop)
-    crops = Crops.open(folder, check=False)
-    write_split(folder / SPLIT, make_split(crops.names, crops.datasets, data), crops.names)
+        if writer.entries:  # without any, the writer says why
+            names, datasets = ([entry[key] for entry in writer.entries] for key in ("name", "dataset"))
+            write_split(writer.folder / SPLIT, make_split(names, datasets, data), names, data)
 
 
-def simulated(data: DataConfig) -> Iterator[NewCrop]:
-    """All crops of a simulated data set in order, written to `data.zarr` on the way if that is a folder.
+def simulate_all(data: DataConfig, writer: CropWriter, stop: StopRequest) -> None:
+    """Add every crop, in order; those in `data.zarr`, if that is a folder, are replaced by them in one step at the end.
 
     Raises:
-        DataError: that folder is not empty, or of another voxel size than 8 nm.
+        DataError: that folder holds something else.
     """
-    if data.voxel_nm != VOXEL_NM:
-        raise DataError(f"data.voxel_nm: got {list(data.voxel_nm)}; allowed with source simulated: {list(VOXEL_NM)}")
-    root = None if data.zarr is None else _empty(Path(data.zarr))
-    for number, crop in enumerate(_side_by_side(data), start=1):
-        if root is not None:
-            write_crop(root, number, crop)
-        yield crop
+    with _export(data) as root, phase("simulate", data.volumes or 0, unit="crops", stop=stop) as shown:
+        for number, crop in enumerate(_side_by_side(data), start=1):
+            if root is not None:
+                write_crop(root, number, crop)
+            writer.add(crop)
+            shown.advance()
+
+
+def _export(data: DataConfig) -> AbstractContextManager[Path | None]:
+    if data.zarr is None:
+        return nullcontext()
+    remedy = "set data.zarr to another folder"
+    return replaced_folder(Path(data.zarr), "simulated data sets", ("simulated-*",), remedy)
 
 
 def _side_by_side(data: DataConfig) -> Iterator[NewCrop]:
@@ -92,17 +95,8 @@ def _simulated(data: DataConfig, number: int) -> NewCrop:
         annotated=found.annotated.numpy(),
         labelled=np.ones(len(CLASSES), np.bool_),
         box=None,
-        voxel_nm=VOXEL_NM,
+        voxel_nm=SIMULATED_NM,
     )
-
-
-def _empty(root: Path) -> Path:
-    """The folder without simulated data sets; anything else in it is refused."""
-    others = [path.name for path in root.iterdir() if not path.name.startswith("simulated-")] if root.exists() else []
-    if others:
-        raise DataError(f"{root}: holds {others[0]}; allowed: a folder for simulated data sets alone; choose another")
-    shutil.rmtree(root, ignore_errors=True)
-    return root
 
 
 def read_challenge(data: DataConfig, writer: CropWriter, stop: StopRequest) -> None:

@@ -7,14 +7,18 @@ import hashlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from assay.config import resolved
 from assay.errors import DataError
 from assay.files import write_bytes
 from assay.studies.organelles.cache_files import AGAIN, SPLIT
 from assay.studies.organelles.data_section import DataConfig
+
+PARAMETERS = ("split", "validation_fraction", "held_out")
+"""The keys of `data` that decide the split of given crops, beside its seed."""
 
 
 class Split(NamedTuple):
@@ -57,15 +61,37 @@ def _digest(names: Sequence[str], train: Sequence[int], validation: Sequence[int
     return hashlib.sha256(json.dumps(sides).encode()).hexdigest()
 
 
-def write_split(path: Path, split: Split, names: Sequence[str]) -> None:
-    """Store a split by the names of its crops.
+def write_split(path: Path, split: Split, names: Sequence[str], data: DataConfig) -> None:
+    """Store a split by the names of its crops, with the parameters that it was made with.
 
     Raises:
         DataError: it cannot be written.
     """
     sides = {"train": [names[place] for place in split.train]}
     sides["validation"] = [names[place] for place in split.validation]
-    write_bytes(path, (json.dumps({**sides, "digest": split.digest}, indent=1) + "\n").encode())
+    document = {"parameters": _parameters(data), **sides, "digest": split.digest}
+    write_bytes(path, (json.dumps(document, indent=1) + "\n").encode())
+
+
+def _parameters(data: DataConfig) -> dict[str, Any]:
+    every = resolved(data)
+    return {name: every[name] for name in PARAMETERS}
+
+
+def open_split(data: DataConfig, names: Sequence[str]) -> Split:
+    """The split that the simulate stage wrote beside its crops.
+
+    Raises:
+        DataError: as `read_split`, or it was made with other parameters.
+    """
+    folder = Path(data.path)
+    split = read_split(folder, names)
+    made = json.loads((folder / SPLIT).read_bytes()).get("parameters", {})
+    for name, value in _parameters(data).items():
+        found = made.get(name, "unknown")
+        if found != value:
+            raise DataError(f"{folder / SPLIT}: made with data.{name} {found}, not {value}; {AGAIN}")
+    return split
 
 
 def read_split(folder: Path, names: Sequence[str]) -> Split:

@@ -15,7 +15,7 @@ from assay.studies.organelles.cache import open_crops
 from assay.studies.organelles.classes import CLASSES
 from assay.studies.organelles.config import STAGES, Params
 from assay.studies.organelles.prior import Frequencies, adjustment, class_weights
-from assay.studies.organelles.splits import read_split
+from assay.studies.organelles.splits import open_split
 from assay.studies.organelles.task import OrganelleTask
 
 OUT = Path("results/train")
@@ -32,7 +32,7 @@ def run(params: Params, out: Path = OUT) -> None:
     group = join(params.train.device)
     with progress.phase("load", 1, unit="data sets"):
         crops = open_crops(params.data)
-        split = read_split(Path(params.data.path), crops.names)
+        split = open_split(params.data, crops.names)
         task = OrganelleTask(params, crops, split, group)
     data = f"{crops.digest}-{split.digest}"
     identity = config_digest(
@@ -51,9 +51,10 @@ def run(params: Params, out: Path = OUT) -> None:
 
 
 def metrics(trained: Trained, voxels: int) -> dict[str, float]:
-    """The budget spent and the validation score that the kept weights reached."""
+    """The budget spent, the validation score that the best weights reached, and at which step."""
     return {
         "validation_dice": trained.best_value[0],
+        "best_step": trained.best_step[0],
         "steps": trained.steps,
         "samples": trained.samples,
         "voxels": trained.samples * voxels,
@@ -62,7 +63,10 @@ def metrics(trained: Trained, voxels: int) -> dict[str, float]:
 
 
 def write_classes(path: Path, params: Params, frequencies: Frequencies) -> None:
-    """What the training crops show of every class, and what the loss makes of it."""
+    """What the training crops show of every class, tau log prior of that, and the weight of the class in the loss.
+
+    The adjustment is that of these frequencies whether `loss.adjust` uses it or not; of a running prior the log has it.
+    """
     columns = ("class", "crops", "annotated_crops", "voxels", "annotated_voxels", "frequency", "adjustment", "weight")
     shares = frequencies.shares
     made = shares, adjustment(shares, params.loss.tau), class_weights(params.loss, frequencies)

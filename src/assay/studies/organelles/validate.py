@@ -34,7 +34,7 @@ from assay.studies.organelles.metrics import PooledCounts, PooledScores
 from assay.studies.organelles.model import build
 from assay.studies.organelles.model.cost import operations, parameters
 from assay.studies.organelles.segmenter import Logits
-from assay.studies.organelles.splits import Split, read_split
+from assay.studies.organelles.splits import Split, open_split
 from assay.studies.organelles.windows import Piece
 
 OUT = Path("results/validate")
@@ -63,8 +63,8 @@ def run(params: Params, out: Path = OUT) -> None:
         Unfinished: stopped on request; nothing has been written.
     """
     device = pick_device(params.evaluation.device)
-    crops = open_crops(params.data)
-    split = read_split(Path(params.data.path), crops.names)
+    crops = open_crops(params.data, "masked")
+    split = open_split(params.data, crops.names)
     model = networks.load(networks.FOLDER, device)
     refuse_other_data(model, f"{crops.digest}-{split.digest}")
     with StopRequest() as stop, phase("validate", len(split.validation), unit="crops", stop=stop) as shown:
@@ -223,4 +223,4 @@ def headlines(found: Found, model: networks.Model) -> dict[str, float]:
 
 
 RARE = ("mito_ribo", "golgi_mem", "golgi_lum", "ves_mem", "ves_lum", "endo_mem")
-"""Classes with less than 1 % of the voxels where they occur, or in few crops."""
+"""Classes with less than 0.25 % of the annotated voxels of simulated crops."""

@@ -171,6 +171,9 @@ def test_disturbances_are_what_they_say():
     stretched = disturb(ramp, rng(), replace(OFF, contrast=0.2))
     factors = (stretched.amax((1, 2, 3)) - stretched.amin((1, 2, 3))) / 0.3
     assert 0.8 <= float(factors.min()) < 0.85 and 1.15 < float(factors.max()) <= 1.2
+    means = stretched.mean((1, 2, 3)) / ramp[0].mean()
+    assert 0.8 <= float(means.min()) < 0.85 and 1.15 < float(means.max()) <= 1.2
+    assert abs(float(torch.corrcoef(torch.stack([means, factors]))[0, 1])) < 0.3
 
 
 def test_a_blur_is_a_gaussian_that_keeps_constants():

@@ -28,11 +28,14 @@ NAMES = [f"{'abcd'[place % 4]}/crop{place}" for place in range(40)]
 DATASETS = [name[0] for name in NAMES]
 
 
-def split_of(make_params, **changes):
+def data_of(make_params, **changes):
     given = {"split": "crop", "validation_fraction": 0.15, **changes}
     text = {key: "null" if value is None else json.dumps(value) for key, value in given.items()}
-    data = make_params(*(f"data.{key}={value}" for key, value in text.items())).data
-    return make_split(NAMES, DATASETS, data)
+    return make_params(*(f"data.{key}={value}" for key, value in text.items())).data
+
+
+def split_of(make_params, **changes):
+    return make_split(NAMES, DATASETS, data_of(make_params, **changes))
 
 
 def test_a_split_is_a_share_of_the_crops_and_a_function_of_the_seed(make_params):
@@ -60,7 +63,7 @@ def test_a_split_that_cannot_be_made_is_refused(make_params):
 
 def test_a_stored_split_comes_back_and_an_altered_one_is_refused(make_params, tmp_path):
     split = split_of(make_params)
-    write_split(tmp_path / SPLIT, split, NAMES)
+    write_split(tmp_path / SPLIT, split, NAMES, data_of(make_params))
     assert read_split(tmp_path, NAMES) == split
     shuffled = [NAMES[place] for place in np.random.default_rng(0).permutation(40)]
     again = read_split(tmp_path, shuffled)

@@ -9,10 +9,13 @@ import pytest
 import torch
 from tests.studies.organelles.data.conftest import Store, noise, ones
 
+from assay.config import config_digest
+from assay.config.fields import leaves
 from assay.errors import ConfigError, DataError, Unfinished
-from assay.studies.organelles import simulate
+from assay.studies.organelles import simulate, train, validate
 from assay.studies.organelles.cache import Crops, open_crops
 from assay.studies.organelles.cache_files import MANIFEST, SPLIT
+from assay.studies.organelles.config import CROPS, STAGES
 from assay.studies.organelles.reader import read_crop
 from assay.studies.organelles.splits import read_split
 from assay.studies.organelles.zarr_layout import find_crops
@@ -88,8 +91,10 @@ def test_what_is_written_as_zarr_is_what_is_kept(make_params):
         assert (there.annotated == here.annotated).all()
     simulate.run(params)
     (Path("store") / "thesis.tex").write_text("")
-    with pytest.raises(DataError, match=r"store: holds thesis.tex; allowed: a folder for simulated data sets alone"):
+    match = r"store: holds other files than simulated data sets; allowed: a new folder; set data.zarr to another folder"
+    with pytest.raises(DataError, match=match):
         simulate.run(params)
+    assert (Path("store") / "thesis.tex").exists()
 
 
 def test_crops_of_the_challenge_are_read_and_faulty_ones_refused_or_left_out(make_params):
@@ -134,8 +139,8 @@ def test_crops_of_the_challenge_come_to_another_scale(make_params):
 
 
 def test_a_request_to_stop_leaves_what_stood_there(make_params, monkeypatch):
-    simulate.run(make_params())
-    before = contents()
+    simulate.run(make_params("data.zarr=store"))
+    before, exported = contents(), sorted(Path("store").rglob("*"))
     made = simulate.simulate_crop
 
     def interrupted(seed, number, *rest):
@@ -145,8 +150,58 @@ def test_a_request_to_stop_leaves_what_stood_there(make_params, monkeypatch):
 
     monkeypatch.setattr(simulate, "simulate_crop", interrupted)
     with pytest.raises(Unfinished, match=r"simulate: stopped at [1-5] of 6 crops"):  # others are being made beside it
-        simulate.run(make_params("data.seed=5"))
+        simulate.run(make_params("data.seed=5", "data.zarr=store"))
+    assert contents() == before and sorted(Path("store").rglob("*")) == exported
+
+
+def test_a_split_that_cannot_be_made_leaves_what_stood_there(make_params):
+    simulate.run(make_params())
+    before = contents()
+    wrong = ["data.split=dataset", "data.validation_fraction=null", "data.held_out=[mouse]"]
+    with pytest.raises(DataError, match=r"data.held_out: got mouse; allowed: simulated-01, simulated-02"):
+        simulate.run(make_params(*wrong))
     assert contents() == before
+
+
+OTHER_SPLITS = {
+    "split": (["data.split=dataset"], "crop, not dataset"),
+    "validation_fraction": (["data.validation_fraction=0.5"], "0.34, not 0.5"),
+}
+
+
+@pytest.mark.parametrize("key", OTHER_SPLITS)
+def test_a_split_of_other_parameters_is_refused(key, make_params):
+    """The crops are the same, so that nothing else would tell."""
+    simulate.run(make_params())
+    overrides, words = OTHER_SPLITS[key]
+    for stage in (train, validate):
+        if stage is validate:
+            train.run(make_params("train.steps=1"))
+        match = rf"split.json: made with data.{key} {words}; run assay stage organelles simulate again"
+        with pytest.raises(DataError, match=match):
+            stage.run(make_params("train.steps=1", *overrides))
+
+
+def test_what_training_sees_of_the_crops_is_no_key_of_theirs(make_params):
+    """Neither view nor export makes them again, and an export trains no network again."""
+    params = make_params()
+    for stage, key, changed in (
+        ("simulate", "data.annotation", "absent"),
+        ("validate", "data.annotation", "absent"),
+        ("train", "data.zarr", "store"),
+        ("validate", "data.zarr", "store"),
+    ):
+        other = make_params(f"{key}={changed}")
+        assert config_digest(other, STAGES[stage]) == config_digest(params, STAGES[stage]), (stage, key)
+    for stage, key, changed in (("train", "data.annotation", "absent"), ("simulate", "data.zarr", "store")):
+        other = make_params(f"{key}={changed}")
+        assert config_digest(other, STAGES[stage]) != config_digest(params, STAGES[stage]), (stage, key)
+    every = {key for key in leaf_names(params) if key.startswith("data.")}
+    assert every == set(CROPS) | {"data.annotation", "data.zarr"}
+
+
+def leaf_names(params):
+    return {name for name, _, _ in leaves(params)}
 
 
 def test_the_manifest_names_parameters_annotation_and_counts(make_params):
@@ -177,6 +232,22 @@ def test_the_manifest_names_parameters_annotation_and_counts(make_params):
         (["loss.alpha=[0]", "loss.beta=[0]"], r"loss.beta: got 0; allowed: above 0 where alpha is 0"),
         (["loss.prior=running"], r"loss.prior_momentum: got null; allowed: a value with these settings"),
         (["loss.seesaw=[0.8,2]"], r"loss.seesaw: got .*; allowed: null with these settings; it would not be read"),
+        (
+            ["loss.adjust=none", "loss.prior=running", "loss.prior_momentum=0.9", "loss.prior_every=1"],
+            r"loss.prior: got running; allowed: fixed with adjust none; it would not be read",
+        ),
+        (
+            ["loss.adjust=none", "loss.tversky=0", "loss.marginal=1", "loss.class_weights=inverse"],
+            r"loss.class_weights: got inverse; allowed: none with tversky, bce and focal 0; the other terms have none",
+        ),
+        (
+            ["loss.tversky=0", "loss.bce=1", "loss.class_weights=seesaw", "loss.seesaw=[0.8,2]"],
+            r"loss.class_weights: got seesaw; allowed: others with tversky 0; only that term has its compensation",
+        ),
+        (
+            ["loss.as_published=true", "loss.bce=0.5"],
+            r"loss.bce: got 0.5; allowed: 0.0 with as_published true; or set that to false",
+        ),
         (["loss.as_published=true"], r"loss.adjust: got add; allowed: subtract with as_published true"),
         (["loss.marginal=1"], r"loss.adjust: got add; allowed: none with marginal above 0"),
         (["loss.class_weights=manual", "loss.manual_weights=[1]"], r"loss.manual_weights: got 1 numbers; allowed: 14"),
@@ -188,5 +259,5 @@ def test_parameters_that_contradict_each_other_are_refused(overrides, match, mak
 
 
 def test_simulated_crops_have_voxels_of_8_nm(make_params):
-    with pytest.raises(DataError, match=r"data.voxel_nm: got \[4.0, 4.0, 4.0\]; allowed with source simulated: \[8.0,"):
-        simulate.run(make_params("data.voxel_nm=[4,4,4]"))
+    with pytest.raises(ConfigError, match=r"data.voxel_nm: got \[4.0, 4.0, 4.0\]; allowed: \[8.0, 8.0, 8.0\] with sou"):
+        make_params("data.voxel_nm=[4,4,4]")

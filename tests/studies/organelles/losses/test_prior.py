@@ -11,7 +11,7 @@ from assay.errors import DataError
 from assay.studies.organelles.losses import PartialTversky, build_loss
 from assay.studies.organelles.prior import Frequencies, Prior, adjustment, class_weights, initialise_head
 
-RUNNING = {"prior": "running", "prior_momentum": 0.99, "prior_every": 50}
+RUNNING = {"adjust": "add", "prior": "running", "prior_momentum": 0.99, "prior_every": 50}
 
 
 def test_adjustments_are_log_ratios_to_the_geometric_mean():

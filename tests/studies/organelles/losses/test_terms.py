@@ -81,6 +81,14 @@ def test_exclusion_is_the_overlap_with_what_belongs_to_others(section, frequenci
     assert float(wrong) == pytest.approx(20 / 21, rel=1e-3)
     right = term(section, frequencies, logits.flip(2), target, "exclusion")
     assert float(right) == pytest.approx(0, abs=1e-6)
+    beyond, predicted = (torch.cat([each, each.flip(2)], 2) for each in (target, logits))
+    beyond[:, :, 2:] = math.nan
+    found = term(section, frequencies, predicted, beyond, "exclusion")
+    assert float(found) == pytest.approx(20 / 21, rel=1e-3)
+    empty = target.clone()
+    empty[0, 0] = 0.0
+    both = term(section, frequencies, logits.repeat(2, 1, 1, 1), torch.cat([target, empty]), "exclusion")
+    assert float(both) == pytest.approx(20 / 21, rel=1e-3)
 
 
 @pytest.mark.parametrize("name", ["bce", "focal", "marginal", "exclusion"])

@@ -149,6 +149,11 @@ def test_the_published_loss_drops_classes_of_fewer_than_10_voxels_and_subtracts(
     shift = prior.log() - prior.log().mean()
     assert float(found) == pytest.approx(float(reference(logits, target, shift=shift)), rel=1e-5)
     assert reference(logits, target, shift=shift, least=9) != reference(logits, target, shift=shift)
+    target[0, 3, 5, 0] = 0.0
+    ten = balanced_softmax_partial_tversky(logits, target, prior)
+    assert float(ten) == pytest.approx(float(reference(logits, target, shift=shift)), rel=1e-5)
+    assert float(PartialTversky(plain(adjust="subtract"), prior)(logits, target)) == pytest.approx(float(ten), rel=1e-6)
+    target[0, 3, 5, 0] = math.nan
     same = PartialTversky(plain(adjust="subtract"), prior)(logits, target)
     assert float(same) == pytest.approx(float(found), rel=1e-6)
     other = PartialTversky(plain(adjust="add"), prior)(logits, target)
