@@ -4,7 +4,7 @@
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Annotated
 
 from assay.config.fields import Bounds, Problem
@@ -26,9 +26,13 @@ from assay.studies.burgers.sections import (
     indivisible,
 )
 
-SAMPLING = ("corrector.sampler", "corrector.sampler_steps", "corrector.members")
+SOLUTIONS = tuple(f"data.{field.name}" for field in fields(DataConfig) if field.name != "stride")
+"""What trajectories are made or taken with: all of `data` but which of their frames the networks see."""
+SAMPLING = ("corrector.sampler", "corrector.sampler_steps")
 """What drawing from a trained corrector reads."""
 
+JUDGED = tuple(f"evaluation.{key}" for key in ("reference_viscosity", "batch_size", "bootstrap", "device"))
+"""What the search reads of how estimators are judged."""
 CORRECTOR = (
     *(f"corrector.{key}" for key in ("tokens", "hidden_dim", "depth", "heads", "ffn_ratio", "position_frequencies")),
     *(f"corrector.{key}" for key in ("noise_times", "sampler", "sampler_steps", "train")),
@@ -38,14 +42,14 @@ ROLLOUT = ("loss.kind", "loss.one_step_weight", "loss.rollout_weight", "loss.rol
 """The terms of the objective that need no latent states."""
 
 STAGES: dict[str, tuple[str, ...]] = {
-    "simulate": ("data",),
+    "simulate": SOLUTIONS,
     "autoencoder": ("seed", "data", "augmentation", "model.tokens", "model.latent_dim", "autoencoder"),
     "operator": ("seed", "data", "augmentation", "model", "loss", "train"),
     "fno": ("seed", "data", "augmentation", "model.viscosity", *ROLLOUT, "fno", "train"),
     "corrector": ("seed", "data", "augmentation", *CORRECTOR),
     "distillation": ("seed", "data", "augmentation", "distillation"),
-    "validate": ("data", *SAMPLING, "evaluation", "legacy"),
-    "search": ("data", *SAMPLING, "evaluation", "search"),
+    "validate": ("data", *SAMPLING, "corrector.members", "evaluation", "legacy"),
+    "search": ("data", *SAMPLING, *JUDGED, "search"),
 }
 
 SMALL = {
