@@ -1,68 +1,20 @@
 """The study's parameters: every leaf is read, by the stages that dvc.yaml names; contradictions are refused."""
 
 import dataclasses
-import importlib
-import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from ruamel.yaml import YAML
+from tests.contracts.reads import PLATEAU, SGD, Reads, incidental, not_below
 
 from assay.config import load
-from assay.config.fields import fields_of, is_incidental, leaves, section_class
+from assay.config.fields import leaves
 from assay.errors import ConfigError
 from assay.studies.asl.config import FIELD_OF_VIEW, STAGES, Params
 from assay.studies.asl.reference_object import brain_phantoms
 from assay.studies.asl.sections import FLAGS
 
 ROOT = Path(__file__).parents[3]
-VALIDATION_ONLY = {"conflicts", "_width_conflicts", "describe"}
-
-
-def section_classes(config_class: type = Params) -> Iterator[type]:
-    yield config_class
-    for hint in fields_of(config_class).values():
-        below = section_class(hint)
-        if below:
-            yield from section_classes(below)
-
-
-class Reads:
-    """The dotted leaves that code reads from one parameter object, outside of loading, recording and validation.
-
-    Parameters that come out of a model file are other objects: they are not counted.
-    """
-
-    def __init__(self) -> None:
-        self.seen: set[str] = set()
-        self.watched: dict[int, str] = {}
-
-    def watch(self, section, prefix: str = "") -> None:
-        self.watched[id(section)] = prefix
-        for name, hint in fields_of(type(section)).items():
-            if section_class(hint):
-                self.watch(object.__getattribute__(section, name), f"{prefix}{name}.")
-
-    def read(self, section, name: str, caller) -> None:
-        prefix = self.watched.get(id(section))
-        module = caller.f_globals["__name__"]
-        generic = module.startswith("assay.config") or module == "dataclasses"
-        if prefix is not None and not generic and caller.f_code.co_name not in VALIDATION_ONLY:
-            self.seen.add(f"{prefix}{name}")
-
-
-@pytest.fixture
-def reads(monkeypatch) -> Reads:
-    found = Reads()
-    for config_class in section_classes():
-
-        def read(self, name):
-            found.read(self, name, sys._getframe(1))
-            return object.__getattribute__(self, name)
-
-        monkeypatch.setattr(config_class, "__getattribute__", read)
-    return found
 
 
 @pytest.fixture
@@ -73,20 +25,6 @@ def bids_folder(bids_dataset) -> Path:
     return dataset.root
 
 
-def run(stage: str, params: Params) -> None:
-    importlib.import_module(f"assay.studies.asl.{stage}").run(params)
-
-
-SGD = ["train.optimizer.name=sgd", "train.optimizer.betas=null", "train.optimizer.momentum=0.9"]
-PLATEAU = [
-    "train.schedule.name=plateau",
-    "train.schedule.plateau_factor=0.5",
-    "train.schedule.plateau_patience=1",
-    *(
-        f"train.schedule.{key}=null"
-        for key in ("warmup_fraction", "initial_division", "final_division", "lowest_momentum")
-    ),
-]
 LEGACY = [
     "legacy.mispaired_evaluation=true",
     "legacy.weak_noise=true",
@@ -98,8 +36,9 @@ LEGACY = [
     "train.steps=null",
     "train.epochs=1",
 ]
+SCHEDULED = [f"train.{each}" for each in (*SGD, *PLATEAU)]
 ARMS = {
-    "homogeneous": ["model.learned_variance=true", "loss.nll_weight=1", *SGD, *PLATEAU, "train.ema_decay=0.9"],
+    "homogeneous": ["model.learned_variance=true", "loss.nll_weight=1", *SCHEDULED, "train.ema_decay=0.9"],
     "spatial": ["model.architecture=spatial", "model.normalisation=per_curve", "model.first_norm=true", *LEGACY],
     "amplitude_aware": [
         "model.architecture=amplitude_aware",
@@ -128,32 +67,24 @@ def arm(name: str, make_params) -> Params:
 
 
 def test_every_leaf_is_read_in_full_runs_by_the_stages_that_declare_it_and_by_no_other(
-    make_params, reads, tmp_path, monkeypatch, bids_folder
+    make_params, tmp_path, monkeypatch, bids_folder
 ):
     monkeypatch.chdir(tmp_path)
+    reads = Reads(Params, monkeypatch)
     every_leaf = {key for key, _, _ in leaves(make_params())}
-    incidental = {key for key, hint, _ in leaves(make_params()) if is_incidental(hint)}
     read_by: dict[str, set[str]] = {stage: set() for stage in STAGES}
     for name in ARMS:
         maps = tmp_path / f"maps-{name}"
         paths = make_params(f"predict.bids={bids_folder}", f"predict.output={maps}").predict
         params = dataclasses.replace(arm(name, make_params), predict=paths)
         for stage, declared in STAGES.items():
-            reads.watched.clear(), reads.seen.clear()
-            reads.watch(params)
-            run(stage, params)
-            read = reads.seen & every_leaf
-            undeclared = {leaf for leaf in read - incidental if not is_below(leaf, declared)}
-            assert undeclared == set(), f"{stage} of {name}"
+            read = reads.of(stage, "asl", params)
+            assert not_below(read - incidental(params), declared) == set(), f"{stage} of {name}"
             read_by[stage] |= read
     assert every_leaf - set[str]().union(*read_by.values()) == set()
     for stage, declared in STAGES.items():
-        unread = {leaf for leaf in every_leaf - incidental - read_by[stage] if is_below(leaf, declared)}
-        assert unread == set(), f"{stage} would run again for nothing"
-
-
-def is_below(leaf: str, keys: tuple[str, ...]) -> bool:
-    return any(f"{leaf}.".startswith(f"{key}.") for key in keys)
+        unread = every_leaf - incidental(params) - read_by[stage]
+        assert unread == not_below(unread, declared), f"{stage} would run again for nothing"
 
 
 def test_dvc_tracks_the_parameters_that_each_stage_declares():
