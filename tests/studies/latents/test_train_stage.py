@@ -1,6 +1,7 @@
 """The train stage: what it leaves, killed and continued runs, ensembles, compilation that fails, what it refuses."""
 
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -84,9 +85,10 @@ def test_metrics_of_an_early_stop_do_not_depend_on_how_often_losses_are_logged(w
     monkeypatch.setattr(LatentsTask, "evaluate", lambda *_: Evaluation({"mse": 1.0}))
     found = []
     for log_every in (1, 1000):
-        train.run(with_data("train.patience=1", f"train.log_every={log_every}"))
+        train.run(with_data("train.steps=8", "train.patience=1", f"train.log_every={log_every}"))
         found.append(metrics())
-    assert found[0] == found[1] and found[0]["steps"] == 2 and found[0]["train_loss"] > 0
+        shutil.rmtree(".assay")  # the second run is no continuation of the first
+    assert found[0] == found[1] and found[0]["steps"] == 4 and found[0]["train_loss"] > 0
 
 
 def test_members_of_an_ensemble_differ_and_are_all_kept(with_data):
