@@ -77,6 +77,19 @@ def test_ar1_finds_the_coefficients_of_independent_neurons():
     assert mean_mse(split(x[:2000]), split(x[2000:])) > 0.015
 
 
+def test_ar1_is_exact_where_nothing_but_its_equation_acts():
+    slope, x = torch.tensor([0.9, 0.5, -0.3]), 3 * noise(40, 3).double()
+    for t in (t for t in range(39) if t != 19):
+        x[t + 1] = slope * x[t] + 1
+    assert ar1_mse(split(x[:20]), split(x[20:])) < 1e-20
+
+
+def test_the_mean_is_that_of_training_and_judged_on_what_one_step_predicts():
+    x = noise(60, 3)
+    expected = float((x[31:] - x[:30].mean(0)).square().mean())
+    assert mean_mse(split(x[:30]), split(x[30:])) == pytest.approx(expected, rel=1e-6)
+
+
 def test_a_ridge_map_of_a_linear_system_is_exact_with_its_stimulus_and_not_without():
     training, validation, test = (driven(400, seed) for seed in range(3))
     seeing = RidgeMap(training, validation, (1e-9, 1.0), seen=True, window=1)
@@ -131,6 +144,36 @@ def test_every_baseline_is_there_and_the_simulator_is_below_them(recording, with
     }
     assert found[ORACLE] == pytest.approx(0.0025, rel=0.02) and min(found, key=lambda name: found[name]) == ORACLE
     assert found["constant"] < found["mean"] and found["pca_ridge_stimulus"] < found["pca_ridge"]
+
+
+def test_every_name_is_that_of_its_predictor():
+    training, validation, test = splits = Splits(*(driven(200, seed) for seed in range(3)))
+    found, penalties = baselines(splits, (1e-3,), 3, 100, 4), (1e-3,)
+    maps = {"ridge": (True, 0), "ridge_stimulus": (True, 1)}
+    maps |= {"stimulus_ridge": (False, 1), "stimulus_window_ridge": (False, 4)}
+    for name, (seen, window) in maps.items():
+        assert found[name] == RidgeMap(training, validation, penalties, seen=seen, window=window).mse(test)
+    for name, stimulus in (("pca_ridge", False), ("pca_ridge_stimulus", True)):
+        fitted = PrincipalRidge(splits, penalties, 3, stimulus)
+        assert found[name] == fitted.mse(test) and found["pca_reconstruction"] == fitted.reconstruction_mse(test)
+    assert len(set(found.values())) == len(found)
+
+
+def test_a_ridge_map_is_the_closed_form_with_the_penalty_as_a_share_of_the_mean_variance():
+    x = noise(80, 5).double()
+    fitted = RidgeMap(split(x), split(x), (0.5,), seen=True, window=0)
+    inputs, target = x[:-1] - x[:-1].mean(0), x[1:] - x[1:].mean(0)
+    penalty = 0.5 * inputs.square().mean() * len(inputs)
+    expected = torch.linalg.solve(inputs.T @ inputs + penalty * torch.eye(5), inputs.T @ target)
+    torch.testing.assert_close(fitted.weight, expected)
+
+
+def test_principal_components_are_of_training_and_their_penalty_of_validation():
+    x = noise(150, 30)
+    splits = Splits(split(x[:41]), split(x[41:90]), split(x[90:] + 3))
+    fitted, strong = (PrincipalRidge(splits, penalties, 30, stimulus=False) for penalties in ((1e-6, 10.0), (10.0,)))
+    torch.testing.assert_close(fitted.mean, x[:41].double().mean(0))
+    torch.testing.assert_close(fitted.map.weight, strong.map.weight)
 
 
 def test_a_random_subset_stands_for_many_neurons(recording, with_data):

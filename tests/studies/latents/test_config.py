@@ -3,6 +3,7 @@
 import json
 
 import pytest
+import yaml
 from tests.studies.latents.conftest import LINEAR, PARAMS, PLAIN
 
 from assay.config import load
@@ -100,6 +101,39 @@ REFUSED = {
         ["loss.unconnected_weight=1"],
         "loss.unconnected_neurons: got null; allowed: a value with unconnected_weight > 0, null with 0",
     ),
+    "a warm-up as long as the training": (
+        ["train.steps=null", "train.epochs=2", "loss.reconstruction_warmup=2"],
+        "loss.reconstruction_warmup: got 2; allowed: less than train.epochs 2; the evolver would not be trained",
+    ),
+    "silenced neurons that others speak for": (
+        ["loss.unconnected_weight=1", "loss.unconnected_neurons=3", "sampling.time_units=2"],
+        "loss.unconnected_weight: got 1; allowed: 0 with sampling.time_units > 1; over several steps activity comes by",
+    ),
+    "silenced neurons in running statistics": (
+        [
+            *("loss.unconnected_weight=1", "loss.unconnected_neurons=3"),
+            *("model.batch_norm=true", f"model.autoencoder={PLAIN}"),
+        ],
+        "loss.unconnected_weight: got 1; allowed: 0 with model.batch_norm true; silenced activity would enter its",
+    ),
+    "a scene in two splits": (
+        ["data.training=[100,390]", "data.validation=[390,500]"],
+        "data.validation: got [390, 500], which begins within the last scene of training; allowed: splits without "
+        "common scenes with scenes fresh; begin it at a multiple of 50",
+    ),
+    "a scene cut by a gap between splits": (
+        ["data.validation=[400,510]", "data.test=[520,700]"],
+        "data.test: got [520, 700], which begins within the last scene of validation; allowed: splits without",
+    ),
+    "a replay before what it repeats": (
+        ["data.scenes=replayed", "data.training=[300,600]", "data.validation=[100,300]", "data.test=[600,700]"],
+        "data.scenes: got replayed; allowed: fresh, or training before validation and test and with a whole scene of "
+        "50 steps; move training",
+    ),
+    "a replay of no scene": (
+        ["data.scenes=replayed", "data.training=[110,140]", "train.batch_size=8"],
+        "data.scenes: got replayed; allowed: fresh, or training before validation and test and with a whole scene",
+    ),
     "a term of unknown connections": (
         [
             *("data.source=published", "data.published=x.npy", "data.column=voltage", "data.preset=null"),
@@ -130,6 +164,23 @@ def test_a_linear_encoder_is_called_so(make_params):
 def test_every_arm_of_the_study_is_valid_and_different_from_the_baseline():
     resolved = resolve(STUDY / "study.yaml")
     assert len(resolved.arms) > 20 and not [name for name, arm in resolved.arms.items() if arm.same_as]
+
+
+def test_arms_of_equal_steps_or_samples_spend_what_their_baseline_does():
+    arms = {name: arm.params for name, arm in resolve(STUDY / "study.yaml").arms.items()}
+    steps = {name: params.train.total_steps(params.training_starts) for name, params in arms.items()}
+    for name, params in arms.items():
+        if "steps" in name:
+            assert steps[name] == steps["report"]
+        elif name.startswith(("batch", "norm")):
+            size = params.train.batch_size
+            assert abs(steps[name] * size - steps["report"] * 512) <= (size + 512) / 2
+
+
+def test_the_classical_control_of_the_laptop_study_sees_what_its_networks_see():
+    arms = resolve(STUDY / "laptop.yaml").arms.values()
+    assert all(arm.params.sampling.stimulus == "all" for arm in arms)
+    assert yaml.safe_load((STUDY / "laptop.yaml").read_text())["controls"]["classical"].endswith("_stimulus")
 
 
 def test_the_small_amounts_are_valid_for_a_rehearsal():

@@ -57,6 +57,13 @@ def test_a_replayed_recording_repeats_the_scenes_of_training(make_params):
     assert torch.equal(stimulus[:100], stimulus[100:200]) and torch.equal(stimulus[:200], stimulus[200:])
 
 
+def test_a_replay_shows_no_scene_from_before_the_training_range(make_params):
+    params = make_params("data.scenes=replayed")
+    simulate.run(params)
+    stimulus = Recording(params).rows("stimulus", 0, 700)
+    assert torch.equal(stimulus[400:700], stimulus[100:400])
+
+
 def test_a_recording_without_simulator_has_no_mean_and_no_connections(params, folder):
     found = Recording(params)
     assert not found.has_mean and found.connections is None

@@ -96,7 +96,8 @@ def test_batch_norm_is_in_hidden_layers_of_plain_networks_only():
 
 
 def test_a_step_adds_the_evolver_of_state_and_stimulus():
-    model = small(stimulus_dim=2, stimulus_state=False)
+    smooth = mlp(width=5, activation="tanh")  # no unit is dead: the stimulus shows
+    model = small(stimulus_dim=2, stimulus_state=False, stimulus=smooth, evolver=smooth)
     activity, stimulus = x(4, 7), x(4, 2, 2)
     forecast = model(activity, stimulus, (1, 2))
     z = model.encoder(activity)
@@ -122,6 +123,20 @@ def test_an_evolver_that_starts_as_zero_keeps_the_state():
         assert float(forecast.update.detach()) == 0
     moved = small()(x(4, 7), None, (1,))
     assert float(moved.update.detach()) > 0
+
+
+def test_the_update_is_the_mean_absolute_change_of_a_step():
+    model = small(zero_init=True)
+    with torch.no_grad():
+        model.evolver.last.bias.copy_(torch.tensor([1.0, -2.0, 3.0]))
+    assert float(model(x(4, 7), None, (2,)).update.detach()) == 2
+
+
+def test_with_batch_norm_every_call_of_the_decoder_has_statistics_of_its_own():
+    model = small(batch_norm=True)
+    forecast = model(x(4, 7), None, (1,))
+    z = model.encode(x(4, 7))
+    torch.testing.assert_close(forecast.reconstruction, model.decode(z))
 
 
 def test_only_the_steps_asked_for_are_decoded():

@@ -54,6 +54,19 @@ def test_a_pair_of_types_has_one_sign_and_the_same_weights_in_every_column():
     assert 0.5 < np.mean([next(iter(sign)) > 0 for sign in signs.values()]) < 0.75
 
 
+def test_near_columns_are_connected_more_often_than_far_ones():
+    """Offsets are drawn in proportion to exp(-distance), of which there are 7 up to one column away and 12 beyond."""
+    counts = np.zeros(2)
+    for seed in range(3):
+        size = SIZES["small"]
+        network = build_network(size, seed)
+        sheet = hexagon(size.radius)
+        middle = (sheet[network.target % size.columns] == 0).all(1)
+        far = np.hypot(*positions(sheet[network.source[middle] % size.columns]).T) > 1.5
+        counts += [np.sum(~far) / 7, np.sum(far) / 12]
+    assert counts[0] > 1.5 * counts[1]
+
+
 def test_seeds_give_networks_of_their_own():
     one, same, other = (build_network(SIZES["tiny"], seed) for seed in (0, 0, 1))
     assert np.array_equal(one.weight, same.weight) and np.array_equal(one.target, same.target)

@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import shutil
 import sys
 import types
 import zlib
@@ -145,6 +146,22 @@ def test_recordings_that_are_missing_damaged_or_too_short_are_refused(stores, tm
         open_published(str(tmp_path / "x.npy"), "voltage", 10)
     with pytest.raises(DataError, match=r"got 1100 time steps; allowed: data\.steps 1101 or more; lower data\.steps"):
         open_published(str(stores["array"]), "voltage", STEPS + 1)
+
+
+def test_a_column_shorter_than_the_others_is_refused(stores, columns):
+    """Its last chunk is filled up with zeros, which are no values."""
+    shutil.rmtree(stores["fields"] / "stimulus.zarr")
+    write_zarr(stores["fields"] / "stimulus.zarr", columns[:1030, :, 4], (256, 4))
+    with pytest.raises(DataError, match=r"stimulus\.zarr: got 1030 time steps; allowed: 1050 or more; get the store"):
+        list(open_published(str(stores["fields"]), "voltage", 1050).rows)
+
+
+def test_a_recording_that_begins_without_a_stimulus_is_refused(columns, tmp_path):
+    dark = columns.copy()
+    dark[:600, :, 4] = 0
+    np.save(tmp_path / "x.npy", dark)
+    with pytest.raises(DataError, match="no neuron has a stimulus in the first 500 time steps; allowed: one that"):
+        list(open_published(str(tmp_path / "x.npy"), "voltage", 1000).rows)
 
 
 def test_a_stimulus_that_begins_later_is_refused(columns, tmp_path, monkeypatch):

@@ -15,9 +15,9 @@ STIMULUS = torch.arange(STEPS, dtype=torch.float32)[:, None] ** 2
 ON = torch.ones(())
 
 
-def samples(**changes: object) -> Samples:
+def samples(phase_seed: int = 0, **changes: object) -> Samples:
     plain = {"time_units": 1, "evolve_multiple_steps": 1, "acquisition": "all", "stimulus": "all", "replacement": True}
-    return Samples(ACTIVITY, STIMULUS, SamplingConfig(**plain | changes), 0)
+    return Samples(ACTIVITY, STIMULUS, SamplingConfig(**plain | changes), phase_seed)
 
 
 def test_a_sample_is_a_time_step_what_is_seen_from_then_on_and_what_follows():
@@ -62,7 +62,13 @@ def test_staggered_neurons_are_observed_once_in_every_interval():
     assert torch.equal(batch.observed[:, :4].sum(1), torch.ones(made.numbers, NEURONS))
     assert torch.equal(batch.observed.sum(1), torch.full((made.numbers, NEURONS), 2))
     known = (torch.arange(STEPS)[:, None] - made.phase) % 4 == 0
+    assert torch.equal(batch.observed[5], known[6:14])
     assert torch.equal(made.seen[known], ACTIVITY[known]) and not torch.equal(made.seen, ACTIVITY)
+
+
+def test_phases_are_a_function_of_their_seed():
+    one, same, other = (samples(seed, time_units=16, acquisition="staggered").phase for seed in (0, 0, 1))
+    assert torch.equal(one, same) and not torch.equal(one, other)
 
 
 def test_between_its_observations_a_neuron_is_interpolated_and_beyond_them_held():
@@ -91,6 +97,7 @@ def test_a_batch_is_a_function_of_seed_and_cursor(replacement):
     for cursor in (2 * DRAWN, 0, DRAWN - 1, 3):
         assert torch.equal(one.numbers(cursor), again.numbers(cursor))
     assert not torch.equal(one.numbers(0), other.numbers(0))
+    assert not torch.equal(one.numbers(0), one.numbers(DRAWN))
 
 
 def test_draws_with_replacement_leave_a_third_of_the_samples_out():

@@ -9,8 +9,8 @@ from assay.studies.latents import simulator
 from assay.studies.latents.baselines import constant_model_mse
 from assay.studies.latents.network import build_network, hexagon, positions
 from assay.studies.latents.simulator import DT, Simulator, calibrated, scene_numbers, simulate
-from assay.studies.latents.sizes import SIZES
-from assay.studies.latents.stimulus import SCENE_STEPS, scene
+from assay.studies.latents.sizes import SCENE_STEPS, SIZES
+from assay.studies.latents.stimulus import scene
 
 CPU = torch.device("cpu")
 SIZE = SIZES["tiny"]
@@ -84,7 +84,8 @@ def test_a_recording_is_a_function_of_its_seed():
 
 
 def test_replayed_scenes_come_again_and_fresh_ones_do_not():
-    assert scene_numbers(301, 2) == [0, 1, 0, 1, 0, 1, 0]
+    assert scene_numbers(301, range(2)) == [0, 1, 0, 1, 0, 1, 0]
+    assert scene_numbers(401, range(2, 5)) == [0, 1, 2, 3, 4, 2, 3, 4, 2]
     assert scene_numbers(301, None) == list(range(7))
     places = torch.from_numpy(positions(hexagon(2)))
     first, again, other = (scene(0, "scene", number, places) for number in (0, 0, 1))
@@ -95,5 +96,29 @@ def test_replayed_scenes_come_again_and_fresh_ones_do_not():
 def test_a_pace_that_no_deal_reaches_is_refused(monkeypatch):
     monkeypatch.setattr(simulator, "DEALS", 1)
     monkeypatch.setattr(simulator, "SCREENING_ROUNDS", 1)
+    monkeypatch.setattr(simulator, "PACE", {1: (0.0, 1e-6)})
     with pytest.raises(DataError, match=r"data\.seed: none of 1 deals .* usual pace; take another seed"):
-        calibrated(build_network(SIZE, 0), 0, 1e-6, CPU)
+        calibrated(build_network(SIZE, 0), 0, CPU)
+
+
+def test_a_network_is_the_same_under_any_noise():
+    """From rest, the first noise-free step is that of the time constants, rests and stimulus alone."""
+    found = [next(simulate(build_network(SIZE, 0), 0, 60, noise, None, CPU)) for noise in (NOISE, 0.0, 0.01, 0.4)]
+    for rows in found[1:]:
+        assert torch.equal(rows.mean[0], found[0].mean[0]) and not torch.equal(rows.activity, found[0].activity)
+    assert torch.equal(found[1].activity[1:], found[1].mean[:-1])
+
+
+def test_noise_is_drawn_anew_for_every_stretch():
+    chunks = list(simulate(build_network(SIZE, 0), 0, 1000, NOISE, None, CPU))
+    one, two = (rows.activity[1:] - rows.mean[:-1] for rows in chunks)
+    assert abs(float((one * two).mean())) < 0.02 * NOISE**2
+
+
+def test_waves_are_of_the_stated_lengths_and_drift():
+    """Two columns one unit apart, and one time step: what a wave of 0.15 to 1.6 rad per column changes there."""
+    places = torch.tensor([[0.0, 0.0], [1.0, 0.0]], dtype=torch.float64)
+    shown = torch.stack([scene(0, "scene", number, places) for number in range(400)])
+    beside = (shown[:, :, 1] - shown[:, :, 0]).square().mean()
+    later = (shown[:, 1:] - shown[:, :-1]).square().mean()
+    assert 0.1 < float(beside / shown.var()) < 0.5 and 0.4 < float(later / shown.var()) < 1.2

@@ -77,11 +77,14 @@ def test_several_observations_ahead_are_summed(make_task):
 
 
 def test_a_warm_up_trains_encoder_and_decoder_alone(make_task):
-    task = make_task("loss.reconstruction_warmup=1", "model.zero_init=false")
+    task = make_task("loss.reconstruction_warmup=1", "model.zero_init=false", *ALL_TERMS)
     module = network(task)
     warm, later = terms(task, module), terms(task, module, cursor=task.samples_per_epoch // 16 + 1)
     assert reached(warm["evolve"], module) == set() and warm["evolve"].item() == 0
     assert reached(warm["reconstruction"], module) == {"encoder", "decoder"}
+    assert {name for name, term in warm.items() if term == 0} == {
+        *("evolve", "evolver_l1", "total_variation", "unconnected")
+    }
     assert reached(later["evolve"], module) == {"encoder", "evolver", "decoder", "stimulus_encoder"}
 
 
@@ -92,6 +95,20 @@ def test_silencing_what_is_not_heard_is_judged_on_the_neurons_drawn(make_task):
     assert terms(task, module)["unconnected"].item() > 0
     task.connected = torch.ones_like(task.connected)
     assert terms(task, module)["unconnected"].item() == 0
+
+
+def test_only_what_the_neurons_drawn_hear_is_left_to_them(make_task, recording):
+    task = make_task("model.zero_init=false", *ALL_TERMS[-2:])
+    module, batch = network(task), next(task.batches(0))
+    drawn = torch.randint(task.neurons, (3,), generator=generator(0, "loss"))
+    target, source = recording.connections
+    heard = torch.zeros(task.neurons)
+    heard[drawn] = 1
+    heard[source[torch.isin(target, drawn)]] = 1
+    every, some = (
+        module(x, batch.stimulus, (1,)).predictions[:, 0, drawn] for x in (batch.activity, batch.activity * heard)
+    )
+    torch.testing.assert_close(terms(task, module)["unconnected"], (some - every).square().mean())
 
 
 def test_a_neuron_is_connected_to_itself_and_to_what_it_hears(make_task, recording):
@@ -126,6 +143,18 @@ def test_validation_is_the_mean_over_the_whole_range_whatever_the_batches(make_t
     x, e = task.validation.activity, task.validation.stimulus
     found = module(x[:-1], e[:-1, None], (1,)).predictions[:, 0]
     assert whole["mse"] == pytest.approx(float((found - x[1:]).square().mean()), rel=1e-5)
+    decoded = module.decode(module.encode(x[:-1]))
+    assert whole["reconstruction_mse"] == pytest.approx(float((decoded - x[:-1]).square().mean()), rel=1e-5)
+
+
+@torch.no_grad()
+def test_validation_of_staggered_neurons_is_the_mean_over_what_was_observed(make_task):
+    task = make_task("sampling.time_units=4", "sampling.acquisition=staggered")
+    module, validation = network(task), task.validation
+    batch = validation.batch(torch.arange(validation.numbers), torch.ones(()))
+    error = (module(batch.activity, batch.stimulus, (1, 2, 3, 4)).predictions - batch.targets).square()
+    expected = float(error[batch.observed].mean())
+    assert task.evaluate(module).metrics["mse"] == pytest.approx(expected, rel=1e-5)
 
 
 @pytest.mark.parametrize("overrides", [(), (f"model.autoencoder={PLAIN}", "model.batch_norm=true")])

@@ -1,5 +1,6 @@
 """The train stage: what it leaves, killed and continued runs, ensembles, compilation that fails, what it refuses."""
 
+import dataclasses
 import json
 import shutil
 import signal
@@ -19,6 +20,7 @@ from assay.engine.precision import Compiled
 from assay.engine.task import Evaluation
 from assay.errors import CheckpointError, DataError
 from assay.studies.latents import train
+from assay.studies.latents.dataset import Recording
 from assay.studies.latents.task import LatentsTask
 from assay.studies.latents.trained import load_trained, untrained
 
@@ -97,6 +99,11 @@ def test_members_of_an_ensemble_differ_and_are_all_kept(with_data):
     assert len(loaded.members) == 3 and (loaded.neurons, loaded.channels) == (304, 19)
     first, second = (next(iter(member.parameters())) for member in loaded.members[:2])
     assert not torch.equal(first, second)
+    params = with_data()
+    task = LatentsTask(params, Recording(params), CPU)
+    with torch.no_grad():
+        errors = [task.evaluate(member).metrics["mse"] for member in loaded.members]
+    assert metrics()["validation_mse"] == pytest.approx(sum(errors) / 3, rel=1e-4)
     train.run(with_data())
     assert len(load_trained(MODEL, CPU).members) == 1
 
@@ -146,6 +153,9 @@ def test_the_null_has_the_same_shape_and_other_weights(with_data):
     ours, theirs = (dict(model.named_parameters()) for model in (loaded.members[0], untrained(loaded, CPU)))
     assert ours.keys() == theirs.keys()
     assert not all(torch.equal(ours[name], theirs[name]) for name in ours)
+    replicate = loaded._replace(params=dataclasses.replace(loaded.params, seed=1))
+    other = dict(untrained(replicate, CPU).named_parameters())
+    assert not all(torch.equal(other[name], theirs[name]) for name in ours)
 
 
 def test_models_that_are_missing_damaged_or_of_another_kind_are_refused(with_data):
@@ -167,8 +177,8 @@ def test_models_that_are_missing_damaged_or_of_another_kind_are_refused(with_dat
     with pytest.raises(CheckpointError, match="does not fit its network"):
         load_trained(MODEL, CPU)
     write_tensors(path, tensors, document | {"schema": 9})
-    with pytest.raises(CheckpointError, match="got schema 9; allowed: 1; train again"):
+    with pytest.raises(CheckpointError, match="got schema 9; allowed: 2; train again"):
         load_trained(MODEL, CPU)
-    write_tensors(path, tensors, {"schema": 1})
+    write_tensors(path, tensors, {"schema": 2})
     with pytest.raises(CheckpointError, match="not a model of this study and version"):
         load_trained(MODEL, CPU)

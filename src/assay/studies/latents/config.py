@@ -76,9 +76,17 @@ class Params:
             yield Problem(
                 "loss.unconnected_weight", given, "0 with data.source published", "its connections are unknown"
             )
-        if self.loss.unconnected_weight > 0 and self.sampling.acquisition == "staggered":
+        if self.loss.unconnected_weight > 0 and self.sampling.time_units > 1:
             given = f"{self.loss.unconnected_weight:g}"
-            yield Problem("loss.unconnected_weight", given, "0 with sampling.acquisition staggered")
+            why = "over several steps activity comes by way of others"
+            yield Problem("loss.unconnected_weight", given, "0 with sampling.time_units > 1", why)
+        if self.loss.unconnected_weight > 0 and self.model.batch_norm:
+            given = f"{self.loss.unconnected_weight:g}"
+            why = "silenced activity would enter its running statistics"
+            yield Problem("loss.unconnected_weight", given, "0 with model.batch_norm true", why)
+        if self.train.epochs is not None and self.loss.reconstruction_warmup >= self.train.epochs:
+            given, allowed = f"{self.loss.reconstruction_warmup:g}", f"less than train.epochs {self.train.epochs:g}"
+            yield Problem("loss.reconstruction_warmup", given, allowed, "the evolver would not be trained")
         for key in ("stimulus_dim", "stimulus_state"):
             value, blind = getattr(self.model, key), self.sampling.stimulus == "none"
             if (value is None) != blind:

@@ -56,7 +56,10 @@ def _rows(path: Path, opened: Published, column: str, steps: int) -> Iterator[Ro
         shown = opened.read("stimulus", first, end)
         used = (shown != 0).any(axis=0)
         channels = used if channels is None else channels
-        if (used & ~channels).any() or not channels.any():
+        if not channels.any():
+            what = f"no neuron has a stimulus in the first {end} time steps"
+            raise DataError(f"{path}: {what}; allowed: one that begins there; leave out the first steps")
+        if (used & ~channels).any():
             what = f"stimulus of neuron {int((used & ~channels).argmax())} begins after time step {first}"
             raise DataError(f"{path}: {what}; allowed: the same input neurons throughout; leave out the first steps")
         activity = torch.from_numpy(opened.read(column, first, end))

@@ -9,6 +9,7 @@ from itertools import pairwise
 from typing import Annotated, Literal
 
 from assay.config.fields import Bounds, Incidental, Problem
+from assay.studies.latents.sizes import SCENE_STEPS
 
 Weight = Annotated[float, Bounds(ge=0)]
 Count = Annotated[int, Bounds(ge=1)]
@@ -37,7 +38,7 @@ class DataConfig:
     noise: Annotated[float, Bounds(ge=0)] | None
     """Standard deviation of the noise of each step, in units of activity (simulated); null for published."""
     scenes: Literal["fresh", "replayed"] | None
-    """fresh: no scene comes twice; replayed: validation and test repeat training scenes; null for published."""
+    """fresh: no scene comes twice; replayed: after the training range its scenes come again; null for published."""
     training: Range
     """First time step to train on, and one past the last."""
     validation: Range
@@ -46,7 +47,7 @@ class DataConfig:
     """Those that the results are about."""
 
     def conflicts(self) -> Iterator[Problem]:
-        """Options of the other source, and splits that overlap, are empty or past the end."""
+        """Options of the other source; splits that overlap, are empty, past the end, or share what they must not."""
         for key in ("preset", "noise", "scenes"):
             if (getattr(self, key) is not None) != (self.source == "simulated"):
                 yield Problem(key, _given(getattr(self, key)), "a value with source simulated, null with published")
@@ -54,6 +55,7 @@ class DataConfig:
             if (getattr(self, key) is not None) != (self.source == "published"):
                 yield Problem(key, _given(getattr(self, key)), "a value with source published, null with simulated")
         yield from self._split_conflicts()
+        yield from self._scene_conflicts()
 
     def _split_conflicts(self) -> Iterator[Problem]:
         for key in SPLITS:
@@ -66,6 +68,28 @@ class DataConfig:
             if getattr(self, later)[0] < getattr(self, key)[1]:
                 given = f"{list(getattr(self, later))}, which overlaps {key} {list(getattr(self, key))}"
                 yield Problem(later, given, "splits without common time steps", "move one of them")
+
+    def _scene_conflicts(self) -> Iterator[Problem]:
+        """Splits that show the same scene although all are fresh, or another one although they are to repeat."""
+        if self.scenes == "replayed":
+            first = self.training[1] <= min(self.validation[0], self.test[0])
+            if not (first and self.training_scenes):
+                allowed = f"fresh, or training before validation and test and with a whole scene of {SCENE_STEPS} steps"
+                yield Problem("scenes", "replayed", allowed, "move training")
+        elif self.scenes == "fresh":
+            ordered = sorted(SPLITS, key=lambda key: getattr(self, key))
+            for key, later in pairwise(ordered):
+                end, begin = getattr(self, key)[1], getattr(self, later)[0]
+                if end <= begin and (end - 1) // SCENE_STEPS == begin // SCENE_STEPS:
+                    given = f"{list(getattr(self, later))}, which begins within the last scene of {key}"
+                    allowed = "splits without common scenes with scenes fresh"
+                    yield Problem(later, given, allowed, f"begin it at a multiple of {SCENE_STEPS}")
+
+    @property
+    def training_scenes(self) -> range:
+        """Numbers of the scenes that lie whole in the training range."""
+        first, end = self.training
+        return range(-(-first // SCENE_STEPS), end // SCENE_STEPS)
 
     def split_steps(self, key: str) -> int:
         """Time steps of a split."""

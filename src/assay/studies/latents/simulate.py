@@ -9,7 +9,6 @@ from assay.studies.latents.network import build_network
 from assay.studies.latents.published import open_published
 from assay.studies.latents.simulator import simulate
 from assay.studies.latents.sizes import SIZES
-from assay.studies.latents.stimulus import SCENE_STEPS
 
 
 def run(params: Params) -> None:
@@ -31,7 +30,7 @@ def source(params: Params) -> Source:
     if data.preset is None or data.noise is None:
         raise TypeError("a simulated recording has preset and noise; the parameters were not checked")
     network = build_network(SIZES[data.preset], data.seed)
-    repeat = -(-data.training[1] // SCENE_STEPS) if data.scenes == "replayed" else None
+    repeat = data.training_scenes if data.scenes == "replayed" else None
     device = pick_device("auto" if data.preset == "full" else "cpu")
     rows = simulate(network, data.seed, data.steps, data.noise, repeat, device)
     types = np.repeat(np.arange(network.size.types), network.size.columns)

@@ -1,6 +1,8 @@
-"""Sizes of simulated recordings by name; open it to add a preset."""
+"""Sizes of simulated recordings by name, and the length of a scene; open it to add a preset."""
 
 from typing import NamedTuple
+
+SCENE_STEPS = 50  # time steps between two cuts of the stimulus
 
 
 class Size(NamedTuple):

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from assay.engine.random import generator
+from assay.studies.latents.sizes import SCENE_STEPS
 
-SCENE_STEPS = 50
 WAVES = 5
 LEVEL = (0.25, 0.65)  # of the base luminance
 SPATIAL = (0.15, 1.6)  # rad per column spacing, log-uniform

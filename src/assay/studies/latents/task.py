@@ -24,7 +24,7 @@ class LatentsTask:
 
     def __init__(self, params: Params, recording: Recording, device: torch.device) -> None:
         self.params, self.device = params, device
-        self.neurons = recording.neurons
+        self.neurons, self.data = recording.neurons, recording.digest
         self.channels = None if params.sampling.stimulus == "none" else recording.channels
         if params.model.latent_dim > self.neurons:
             given, most = params.model.latent_dim, self.neurons

@@ -1,7 +1,7 @@
 """Trained networks on disk: open it to load a model, or its untrained twin.
 
 A folder holds `member-k.safetensors` for each member k of an ensemble, the best by validation error. Each carries the
-parameters, the shape of its recording and the identity of its run, and is loaded strictly.
+parameters, shape and digest of its recording and the identity of its run, and is loaded strictly.
 """
 
 from collections.abc import Mapping
@@ -20,16 +20,20 @@ from assay.studies.latents.config import Params
 from assay.studies.latents.model import LatentModel, build
 from assay.studies.latents.task import LatentsTask
 
-SCHEMA = 1
+SCHEMA = 2
 
 
 class Loaded(NamedTuple):
-    """The members of an ensemble, and what they were trained with. channels: of the stimulus, None without one."""
+    """The members of an ensemble, and what they were trained with.
+
+    channels: of the stimulus, None without one. data: digest of the recording.
+    """
 
     members: list[LatentModel]
     params: Params
     neurons: int
     channels: int | None
+    data: str
     identity: str
 
 
@@ -41,6 +45,7 @@ def save_trained(folder: Path, trained: Trained, params: Params, task: LatentsTa
             "params": resolved(params),
             "neurons": task.neurons,
             "channels": task.channels,
+            "data": task.data,
             "identity": identity,
             "best_step": step,
         }
@@ -78,21 +83,23 @@ def untrained(loaded: Loaded, device: torch.device) -> LatentModel:
 
 def _load_member(path: Path, device: torch.device) -> Loaded:
     tensors, document = read_tensors(path)
-    params, neurons, channels = _described(path, document)
-    module = build(params.model, neurons, channels)
+    described = _described(path, document)
+    module = build(described.params.model, described.neurons, described.channels)
     try:
         module.load_state_dict(tensors, strict=True)
     except RuntimeError as error:
         reason = " ".join(str(error).split())[:200]
         raise CheckpointError(f"{path}: does not fit its network ({reason}); train again") from None
-    return Loaded([module.to(device).eval()], params, neurons, channels, document["identity"])
+    return described._replace(members=[module.to(device).eval()])
 
 
-def _described(path: Path, document: Mapping[str, Any]) -> tuple[Params, int, int | None]:
+def _described(path: Path, document: Mapping[str, Any]) -> Loaded:
+    """What a file says of its model, which is still to be built."""
     try:
         if document["schema"] != SCHEMA:
             raise CheckpointError(f"{path}: got schema {document['schema']}; allowed: {SCHEMA}; train again")
-        return build_config(Params, document["params"]), document["neurons"], document["channels"]
+        params = build_config(Params, document["params"])
+        return Loaded([], params, document["neurons"], document["channels"], document["data"], document["identity"])
     except (KeyError, TypeError, ConfigError) as error:
         reason = str(error).splitlines()[0]
         raise CheckpointError(f"{path}: not a model of this study and version ({reason}); train again") from None

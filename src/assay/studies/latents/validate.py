@@ -43,7 +43,7 @@ from assay.studies.latents.evaluation import (
     rollout_starts,
 )
 from assay.studies.latents.linear import Split
-from assay.studies.latents.trained import Loaded, load_trained, untrained
+from assay.studies.latents.trained import load_trained, untrained
 
 OUT = Path("results/validate")
 MODEL = Path("results/train/model")
@@ -72,7 +72,10 @@ def run(params: Params, out: Path = OUT) -> None:
     device = pick_device(params.evaluation.device)
     recording = Recording(params)
     loaded = load_trained(MODEL, device)
-    _require_same_recording(params, loaded)
+    if loaded.data != recording.digest:
+        raise CheckpointError(
+            f"{MODEL}: trained on another recording than {params.data.path}; run the train stage again"
+        )
     splits = read_splits(params, recording, device)
     count = 3 + len(loaded.members)
     with StopRequest() as stop, phase("validate", count, unit="predictors", stop=stop) as progress:
@@ -91,12 +94,6 @@ def run(params: Params, out: Path = OUT) -> None:
         progress.advance(note="null")
     errors |= oracle(params, recording, splits.test)
     write(params, splits.test, recording.types, errors, linear_curve, judged, out)
-
-
-def _require_same_recording(params: Params, loaded: Loaded) -> None:
-    there, here = loaded.params.data, params.data
-    if there != here:
-        raise CheckpointError(f"{MODEL}: trained with other values of data; run the train stage again")
 
 
 def read_splits(params: Params, recording: Recording, device: torch.device) -> Splits:

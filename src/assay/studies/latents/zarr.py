@@ -45,7 +45,13 @@ class ZarrArray:
         self.separator = about.get("dimension_separator", ".")
 
     def read(self, first: int, end: int, column: int | None = None) -> NDArray[np.float32]:
-        """Rows [first, end), of a 2- or 3-dimensional array one `column` of the last dimension; float32."""
+        """Rows [first, end), of a 2- or 3-dimensional array one `column` of the last dimension; float32.
+
+        Raises:
+            DataError: there are fewer rows, or a chunk is missing or damaged.
+        """
+        if end > self.shape[0]:
+            raise DataError(f"{self.path}: got {self.shape[0]} time steps; allowed: {end} or more; get the store anew")
         every = [range(-(-size // chunk)) for size, chunk in zip(self.shape, self.chunks, strict=True)]
         every[0] = range(first // self.chunks[0], -(-end // self.chunks[0]))
         inner = self.shape[1:]
