@@ -48,6 +48,7 @@ ARCHIVE = [
     "data.points=null",
     "data.merge=[0,1,2]",
     "evaluation.merge=[0,1,2]",
+    "loss.line_targets=image",
 ]
 ONE_LABEL = ["loss.first_line=null", "loss.rising=null", "loss.line_targets=null"]
 ARCHITECTURES = {

@@ -29,6 +29,34 @@ REFUSED = {
         "data.merge: got 2 labels; allowed: 6 with source simulated; give [0, 1, 1, 2, 3, 3]",
     ),
     "copies": (["data.copies=3"], "data.copies: got 3; allowed: divisors of images 64"),
+    "one class": (
+        ["data.merge=[0,0,0,0,0,0]", "evaluation.merge=[0,1]"],
+        "data.merge: got [0, 0, 0, 0, 0, 0]; allowed: two classes or more; of one alone every answer is right",
+    ),
+    "gap in the judged classes": (
+        ["evaluation.merge=[0,1,2,4]"],
+        "evaluation.merge: got [0, 1, 2, 4]; allowed: every number from 0 to the largest; leave no class empty",
+    ),
+    "one judged class": (
+        ["evaluation.merge=[0,0,0,0]"],
+        "evaluation.merge: got [0, 0, 0, 0]; allowed: two classes or more; of one alone every answer is right",
+    ),
+    "parents that are their own images": (
+        ["data.split=image"],
+        "data.split: got image; allowed: group with copies 1; each image is a parent of its own",
+    ),
+    "weights of nothing": (
+        ["legacy.weights_from_all=true", "loss.class_weights=false"],
+        "legacy.weights_from_all: got true; allowed: false without loss.class_weights and loss.logit_adjustment; nothi",
+    ),
+    "a change after the end": (
+        ["evaluation.change_from=17"],
+        "evaluation.change_from: got 17; allowed: <= 16, data.lines",
+    ),
+    "tip changes of a file": (
+        [*ARCHIVE, "loss.line_targets=switch"],
+        "loss.line_targets: got switch; allowed: image with data.source archive; its files do not say where a tip cha",
+    ),
     "judged classes": (
         ["evaluation.merge=[0,1]"],
         "evaluation.merge: got 2 classes; allowed: 4, those of data.merge; give the judged class of each",
@@ -125,7 +153,7 @@ def test_the_committed_parameters_are_valid_and_described():
 def test_a_file_of_unknown_length_is_described_by_its_epochs(make_params):
     archive = ["source=archive", "file=own.npz", "groups=g", "transpose=false"]
     nulls = ["images=null", "copies=null", "label_noise=null", "points=null"]
-    given = [f"data.{each}" for each in archive + nulls]
+    given = [*(f"data.{each}" for each in archive + nulls), "loss.line_targets=image"]
     params = make_params(*given, "train.steps=null", "train.epochs=3")
     assert describe(params) == "causal on stem_2d tokens, 4 classes: 3 epochs of own.npz, seed 0"
 
@@ -150,6 +178,15 @@ def test_each_fix_of_the_report_is_an_arm_that_changes_one_thing():
         fixed, sections = arms[name].params, ("data", "model", "loss", "train")
         changed = [section for section in sections if getattr(fixed, section) != getattr(before, section)]
         assert len(changed) == 1, name
+
+
+@pytest.mark.parametrize(("file", "other"), [("study.yaml", "augmented"), ("laptop.yaml", "line_encoder")])
+def test_the_encoder_that_the_image_network_is_compared_with_has_its_augmentation(file, other):
+    study = resolve(STUDY / file)
+    image = study.config.hypotheses["image"]
+    assert (image.arm, image.versus) == ("cnn", other)
+    assert study.arms["cnn"].params.augmentation == study.arms[other].params.augmentation
+    assert not study.arms["causal_stem"].params.augmentation.flip_vertical
 
 
 def test_the_sweep_of_the_report_is_complete():

@@ -64,6 +64,19 @@ def test_the_interval_is_of_groups_and_repeats():
     assert copies == (0.75, 0.75)
 
 
+def test_the_interval_covers_95_percent_of_what_resampling_would_give():
+    """Of one class with n right and n wrong: a share with a standard error of 0.5 / sqrt(2 n)."""
+    labels = torch.arange(1000) % 2
+    predicted = torch.where((labels == 0) & (torch.arange(1000) % 4 == 0), 1, labels)  # recall 0.5 of 0, 1 of 1
+    low, high = interval(predicted, labels, torch.arange(1000), 2, 4000)
+    wanted = 1.96 * 0.5 * (0.25 / 500) ** 0.5  # half of the recall of the first
+    assert (0.75 - low, high - 0.75) == pytest.approx((wanted, wanted), rel=0.1)
+    few = torch.where(torch.arange(1000) % 10 == 0, 0, 1)  # 100 of the first, of which half are called the second
+    called = torch.where(torch.arange(1000) % 20 == 0, 1, few)
+    low, high = interval(called, few, torch.arange(1000), 2, 4000)
+    assert low < 0.75 < high
+
+
 def test_the_constant_knows_the_shares_of_the_training_part_alone():
     probabilities = constant(torch.tensor([10, 30]), 4)
     found = score(probabilities, torch.tensor([0, 1, 1, 1]))

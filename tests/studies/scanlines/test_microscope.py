@@ -14,7 +14,7 @@ RAMP = np.arange(32 * 48, dtype=float).reshape(32, 48)
 
 
 class Nanonis:
-    """What nanonispy2.read.Scan gives of a file: the backward image is mirrored, the direction is in the header."""
+    """What nanonispy2.read.Scan gives of a file: lines as they were acquired; the backward image is mirrored."""
 
     def __init__(self, path):
         self.header = {"scan_dir": Path(path).stem.partition("-")[0]}
@@ -40,9 +40,10 @@ def test_trace_and_retrace_are_of_one_group_and_look_alike(table):
     assert np.array_equal(found.images[0], found.images[1])
 
 
-def test_line_0_is_the_first_acquired_one_of_a_scan_upwards(table):
+def test_lines_of_nanonis_stay_in_the_order_of_acquisition_in_both_directions(table):
+    """The file has line 0 first where it was scanned upwards, too: its reader turns nothing."""
     images = read_scans(table, 32, 48, classes=2, transpose=False).images
-    assert np.array_equal(images[0], RAMP) and np.array_equal(images[2], RAMP[::-1])
+    assert np.array_equal(images[0], RAMP) and np.array_equal(images[2], RAMP)
     assert Scan(RAMP, True).acquired[0, 0] == RAMP[-1, 0]
 
 
@@ -99,17 +100,20 @@ def test_a_missing_table_is_refused(tmp_path):
         read_scans(tmp_path / "no.csv", 16, 24, 2, False)
 
 
-def test_omicron_traces_say_their_direction_by_name(tmp_path, monkeypatch):
+def test_omicron_traces_downwards_begin_with_the_last_line_and_are_turned(tmp_path, monkeypatch):
+    """The reader gives all traces as they lie on the surface, from the bottom; RAMP is what was acquired."""
+
     class File:
         def open(self, path):
             return {0: "forward/up", 1: "backward/down"}, "ok"
 
         def select_image(self, trace):
-            return SimpleNamespace(data=RAMP), "ok"
+            return SimpleNamespace(data=RAMP if trace == "forward/up" else RAMP[::-1]), "ok"
 
     monkeypatch.setitem(sys.modules, "access2thematrix", SimpleNamespace(MtrxData=File))
     (tmp_path / "a.Z_mtrx").touch()
-    assert [scan.upwards for scan in read_file(tmp_path / "a.Z_mtrx")] == [True, False]
+    up, down = read_file(tmp_path / "a.Z_mtrx")
+    assert np.array_equal(up.acquired, RAMP) and np.array_equal(down.acquired, RAMP)
 
 
 def test_gwyddion_gives_every_field(tmp_path, monkeypatch):

@@ -5,11 +5,17 @@ import json
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
-from tests.studies.scanlines.conftest import ARCHITECTURES, NO_TOKENS, ONE_LABEL, choose
+import torch
+from tests.studies.scanlines.conftest import ARCHITECTURES, ARCHIVE, NO_TOKENS, ONE_LABEL, choose
 
 from assay.errors import CheckpointError, ConfigError, DataError
-from assay.studies.scanlines import simulate, train, validate
+from assay.studies.scanlines import networks, simulate, train, validate
+from assay.studies.scanlines.dataset import open_dataset
+from assay.studies.scanlines.evaluation import padded, template_probabilities
+from assay.studies.scanlines.metrics import balanced_accuracy
+from assay.studies.scanlines.templates import matches, references
 
 
 def pipeline(params):
@@ -75,6 +81,58 @@ def test_six_outputs_are_judged_in_four_classes(make_params):
     assert found["balanced_accuracy_constant"] == pytest.approx(0.25)
     with pytest.raises(CheckpointError, match=r"with data.merge \[0, 1, 2, 3, 4, 5\], not \[0, 1, 1, 2, 3, 3\]"):
         validate.run(make_params())
+
+
+def test_templates_of_merged_classes_compete_one_by_one(make_params):
+    """With sums of their shares a class that is made of two would win by their number."""
+    params = make_params("data.merge=[0,1,2,3,4,5]", "evaluation.merge=[0,1,1,2,3,3]")
+    simulate.run(params)
+    dataset = open_dataset(params.data)
+    test, training = dataset.part("test"), dataset.part("training")
+    known = references(training.images, training.labels, 6)
+    best = matches(test.images, known, params.evaluation.template_angles).argmax(1)
+    found = template_probabilities(dataset, test, params)
+    assert found.shape == (len(test.labels), 4)
+    assert torch.equal(found.argmax(1), torch.tensor(params.evaluation.merge)[best])
+
+
+def test_the_shares_that_a_constant_knows_are_of_the_training_part_whatever_the_weights_are_of(make_params):
+    params = make_params("legacy.weights_from_all=true")
+    pipeline(params)
+    dataset = open_dataset(params.data)
+    training, every = (rows.labels.bincount(minlength=4) for rows in (dataset.part("training"), dataset.rows))
+    classes = json.loads(Path("results/train/classes.json").read_text())
+    assert classes["counts"] == training.tolist()
+    assert classes["weights"] == pytest.approx((64 / (4 * every)).tolist(), rel=1e-4)
+    baselines = json.loads(Path("results/validate/baselines.json").read_text())
+    assert baselines["majority_rate"] == pytest.approx(float(training.max() / training.sum()), rel=1e-5)
+
+
+@pytest.mark.parametrize("architecture", ["causal", "cnn", "lrcn"])
+def test_the_early_score_is_that_of_the_lines_seen_until_then(architecture, make_params):
+    """Of the network asked with the first eight lines alone, the others being 0; a label stands until the next."""
+    found = pipeline(make_params(*choose(architecture)))
+    test = open_dataset(make_params().data).part("test")
+    model = networks.load(networks.FOLDER, torch.device("cpu"))
+    said = model.probabilities(padded(test.images, 8, "zero"), 32, "mean")
+    after = {"causal": 7, "cnn": 0, "lrcn": 1}[architecture]  # windows of lrcn end with lines 6, 8, 10, ...
+    assert found["balanced_accuracy_early"] == pytest.approx(balanced_accuracy(said[:, after], test.clean_labels), 1e-5)
+    assert found["balanced_accuracy"] == pytest.approx(float(table("lines")[-1]["balanced_accuracy"]), 1e-5)
+
+
+def test_a_watched_scan_of_an_earlier_network_does_not_stay(make_params):
+    pipeline(make_params())
+    assert Path("results/validate/watched.png").exists()
+    pipeline(make_params(*choose("cnn")))
+    assert not Path("results/validate/watched.png").exists()
+
+
+def test_reports_are_not_judged_where_no_file_says_when_the_tip_changed(make_params):
+    images, parents = np.random.default_rng(0).normal(size=(60, 16, 24)), np.arange(60)
+    np.savez("own.npz", images=images, labels=parents % 3, parent=parents)
+    found = pipeline(make_params(*ARCHIVE, "evaluation.change_from=2", "evaluation.hold=1"))
+    assert "balanced_accuracy" in found and not [name for name in found if name.startswith("change_")]
+    assert table("changes") == [] and not Path("results/validate/watched.png").exists()
 
 
 def test_lines_that_have_not_been_scanned_do_not_count_where_padding_is_masked(make_params):

@@ -77,6 +77,16 @@ def test_validation_has_its_own_noisy_labels_and_repeats(make_params):
     assert first == again and task.monitor.metric in first
 
 
+def test_checkpoints_are_chosen_by_the_last_read_out_and_the_noisy_labels(make_params):
+    """The clean ones are for the test part alone."""
+    task = make_task(make_params("data.label_noise=0.5"))
+    rows = task.validation
+    assert not torch.equal(rows.labels, rows.clean_labels)
+    wrong, right = (torch.nn.functional.one_hot(each, 4) for each in ((rows.labels + 1) % 4, rows.labels))
+    found = task.evaluate(lambda images, lengths: torch.stack([wrong, right], 1).float()[: len(images)])
+    assert found.metrics["balanced_accuracy"] == found.metrics["accuracy"] == 1
+
+
 def settings(make_params, **changed):
     off = dict.fromkeys(("crop", "noise", "line_dropout", "line_gain", "line_offset"), 0) | {"flip_horizontal": "false"}
     values = [f"augmentation.{name}={value}" for name, value in {**off, **changed}.items()]
@@ -84,7 +94,7 @@ def settings(make_params, **changed):
 
 
 def changed_images(config, seed=0):
-    images = torch.randn(50, 16, 24, generator=torch.Generator().manual_seed(1))
+    images = 7 * torch.randn(50, 16, 24, generator=torch.Generator().manual_seed(1))  # the unit of height is any
     changed = augment(images, torch.full((50,), 16), config, torch.Generator().manual_seed(seed))
     return images, changed.images, changed.lengths
 
@@ -118,6 +128,8 @@ def test_gain_and_offset_are_the_lines_own(make_params):
     images, found, _ = changed_images(settings(make_params, line_gain=0.3, line_offset=0.5))
     sd = found.std(2) / images.std(2)
     assert float(sd.log().std()) == pytest.approx(0.3, abs=0.03)
+    _, offset, _ = changed_images(settings(make_params, line_offset=0.5))
+    assert float((offset - images).mean(2).std() / images.std()) == pytest.approx(0.5, rel=0.1)
     torch.testing.assert_close(
         (found - found.mean(2, keepdim=True)) / sd[:, :, None], images - images.mean(2, keepdim=True)
     )

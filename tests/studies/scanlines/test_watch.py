@@ -1,7 +1,9 @@
 """Reading a scan while it is made: what is printed, from where lines may come, and that it equals the batch."""
 
 import io
+import os
 import re
+import signal
 import threading
 import time
 from pathlib import Path
@@ -75,6 +77,20 @@ def test_a_growing_file_is_followed_until_it_is_silent(make_params, capsys):
     watch.run(params)
     writer.join()
     assert len(capsys.readouterr().out.splitlines()) == 5
+
+
+def test_who_waits_for_a_line_of_standard_input_is_interrupted_at_once(make_params, monkeypatch):
+    params = make_params()
+    _, image = trained(params)
+
+    def interrupted():
+        yield text(image)[0]
+        os.kill(os.getpid(), signal.SIGINT)
+        yield text(image)[1]
+
+    monkeypatch.setattr("sys.stdin", interrupted())
+    with pytest.raises(KeyboardInterrupt):
+        watch.run(params)
 
 
 def test_a_finished_file_is_read_to_its_end(make_params, capsys):

@@ -69,12 +69,23 @@ class Params:
         if self.train.ensemble_size > 1 and self.model.backend == "xformers":
             allowed = f"sdpa, naive with train.ensemble_size {self.train.ensemble_size}"
             yield Problem("model.backend", "xformers", allowed, "its kernels cannot be stacked")
-        if self.augmentation.redraw and self.data.source != "simulated":
-            yield Problem(
-                "augmentation.redraw", "true", f"false with data.source {self.data.source}", "nothing draws them"
-            )
+        yield from self._data_conflicts()
         if self.augmentation.truncate is not None and self.augmentation.truncate > lines:
             yield Problem("augmentation.truncate", str(self.augmentation.truncate), f"<= {lines}, data.lines")
+        if self.evaluation.change_from > lines:
+            yield Problem("evaluation.change_from", str(self.evaluation.change_from), f"<= {lines}, data.lines")
+        if self.legacy.weights_from_all and not self.loss.class_weights and not self.loss.logit_adjustment:
+            allowed = "false without loss.class_weights and loss.logit_adjustment"
+            yield Problem("legacy.weights_from_all", "true", allowed, "nothing would be weighted")
+
+    def _data_conflicts(self) -> Iterator[Problem]:
+        """Keys that want simulated images, with images of the user's."""
+        source = self.data.source
+        if self.augmentation.redraw and source != "simulated":
+            yield Problem("augmentation.redraw", "true", f"false with data.source {source}", "nothing draws them")
+        if self.loss.line_targets == "switch" and source != "simulated":
+            remedy = "its files do not say where a tip changes"
+            yield Problem("loss.line_targets", "switch", f"image with data.source {source}", remedy)
 
     def _order_conflicts(self) -> Iterator[Problem]:
         """Keys that make sense only for models that read lines in order, or only for the others."""

@@ -70,7 +70,12 @@ def constant(counts: Tensor, images: int) -> Tensor:
 
 
 def template_probabilities(dataset: Dataset, test: Rows, params: Params) -> Tensor:
-    """Of the model's own classes, (n, K): a softmax of the best correlations, whose order alone has a meaning."""
-    training = dataset.part("training")
+    """Of the judged classes, (n, K): a softmax of the best correlations, whose order alone has a meaning.
+
+    A class that is made of several of the model's has the best of theirs; sums would favour it.
+    """
+    training, merge = dataset.part("training"), torch.tensor(params.evaluation.merge)
     known = references(training.images, training.labels, params.data.classes)
-    return (10 * matches(test.images, known, params.evaluation.template_angles)).softmax(1)
+    found = matches(test.images, known, params.evaluation.template_angles)
+    best = [found[:, merge == label].amax(1) for label in range(int(merge.max()) + 1)]
+    return (10 * torch.stack(best, 1)).softmax(1)

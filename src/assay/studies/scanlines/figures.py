@@ -57,7 +57,7 @@ def by_lines(path: Path, curve: Mapping[int, tuple[float, float]], controls: Map
 
 
 def calibration(path: Path, probabilities: Tensor, labels: Tensor, bins: int) -> None:
-    """Share of right labels against the network's confidence, in bins with as many as there are images."""
+    """Share of right labels against the network's confidence, in those of `bins` of equal width that have images."""
     confidence, predicted = probabilities.max(1)
     place = (confidence * bins).long().clamp_max(bins - 1)
     number = torch.bincount(place, minlength=bins).float()

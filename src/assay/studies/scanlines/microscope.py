@@ -1,7 +1,7 @@
 """Scans as microscopes write them, through readers that others keep; open it to read another format.
 
 A csv table with the columns file, label and group lists the scans. Every file gives its traces and retraces, all in
-the table's group; those scanned upwards are turned so that line 0 is the first acquired one.
+the table's group; those that a reader gives from the last acquired line on are turned.
 """
 
 import csv
@@ -20,15 +20,15 @@ COLUMNS = ("file", "label", "group")
 
 
 class Scan(NamedTuple):
-    """A topograph (lines, points), as the file stores it, and whether it was scanned upwards."""
+    """A topograph (lines, points), as its reader gives it, and whether its line 0 is the last acquired one."""
 
     image: NDArray[np.float64]
-    upwards: bool
+    backwards: bool
 
     @property
     def acquired(self) -> NDArray[np.float64]:
-        """Line 0 is the first acquired one. A file stores an image from top to bottom."""
-        return self.image[::-1] if self.upwards else self.image
+        """Line 0 is the first acquired one."""
+        return self.image[::-1] if self.backwards else self.image
 
 
 def read_scans(table: Path, lines: int, points: int, classes: int, transpose: bool) -> Labelled:
@@ -41,7 +41,7 @@ def read_scans(table: Path, lines: int, points: int, classes: int, transpose: bo
     for row in _rows(table):
         for scan in read_file(table.parent / row["file"]):
             image = scan.image.T if transpose else scan.image
-            images.append(average_down(Scan(image, scan.upwards).acquired, lines, points, row["file"]))
+            images.append(average_down(Scan(image, scan.backwards).acquired, lines, points, row["file"]))
             labels.append(_label(table, row))
             groups.append(row["group"])
     if not images:
@@ -113,16 +113,17 @@ def read_file(path: Path) -> list[Scan]:
 
 
 def _nanonis(module: Any, path: Path) -> list[Scan]:
-    """Nanonis .sxm: the backward image is mirrored in the file."""
-    scan = module.Scan(str(path))
-    upwards = scan.header["scan_dir"] == "up"
-    z = scan.signals["Z"]
+    """Nanonis .sxm: lines in the order of acquisition, upwards and downwards alike; the backward image is mirrored."""
+    z = module.Scan(str(path)).signals["Z"]
     images = [np.asarray(z["forward"]), np.asarray(z["backward"])[:, ::-1]]
-    return [Scan(image.astype(np.float64), upwards) for image in images if np.isfinite(image).any()]
+    return [Scan(image.astype(np.float64), False) for image in images if np.isfinite(image).any()]
 
 
 def _matrix(module: Any, path: Path) -> list[Scan]:
-    """Omicron Matrix: up to four traces, forward and backward, upwards and downwards."""
+    """Omicron Matrix: up to four traces, forward and backward, upwards and downwards.
+
+    The reader gives all of them as they lie on the surface, from the bottom: those downwards begin with the last line.
+    """
     file = module.MtrxData()
     traces, message = file.open(str(path))
     if not traces:
@@ -130,7 +131,7 @@ def _matrix(module: Any, path: Path) -> list[Scan]:
     scans = []
     for number, name in traces.items():
         image, _ = file.select_image(traces[number])
-        scans.append(Scan(np.asarray(image.data, dtype=np.float64), name.endswith("/up")))
+        scans.append(Scan(np.asarray(image.data, dtype=np.float64), name.endswith("/down")))
     return scans
 
 

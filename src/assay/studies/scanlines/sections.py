@@ -31,6 +31,14 @@ def only_used(section: Any, uses: dict[str, tuple[str, ...]], name: str, kind: s
             yield Problem(key, str(value).lower(), f"null with {name} {kind}", "it would not be read")
 
 
+def gaps(merge: tuple[int, ...]) -> Iterator[Problem]:
+    """Problems of a merging that leaves a class empty, or one class alone."""
+    if set(merge) != set(range(max(merge) + 1)):
+        yield Problem("merge", str(list(merge)), "every number from 0 to the largest", "leave no class empty")
+    elif max(merge) == 0:
+        yield Problem("merge", str(list(merge)), "two classes or more", "of one alone every answer is right")
+
+
 @dataclass(frozen=True, kw_only=True)
 class DataConfig:
     """The images: where they come from, how they are labelled and split."""
@@ -73,8 +81,10 @@ class DataConfig:
         if held_out >= 1:
             allowed = "less than 1 together with validation_fraction"
             yield Problem("test_fraction", f"{self.test_fraction:g}", allowed, "nothing would be left to train on")
-        if set(self.merge) != set(range(max(self.merge) + 1)):
-            yield Problem("merge", str(list(self.merge)), "every number from 0 to the largest", "leave no class empty")
+        yield from gaps(self.merge)
+        if self.split == "image" and self.copies == 1:
+            remedy = "each image is a parent of its own"
+            yield Problem("split", "image", "group with copies 1", remedy)
         if self.source == "simulated" and len(self.merge) != 6:
             yield Problem("merge", f"{len(self.merge)} labels", "6 with source simulated", "give [0, 1, 1, 2, 3, 3]")
         if self.images is not None and self.copies is not None and self.images % self.copies:
@@ -167,7 +177,8 @@ class EvaluationConfig:
     """Where to evaluate."""
 
     def conflicts(self) -> Iterator[Problem]:
-        """A curve out of order, or without its reference."""
+        """Gaps in the judged classes; a curve out of order, or without its reference."""
+        yield from gaps(self.merge)
         if list(self.lines_seen) != sorted(set(self.lines_seen)):
             yield Problem("lines_seen", str(list(self.lines_seen)), "numbers that increase", "sort them, drop repeats")
         if self.reference_lines not in self.lines_seen:

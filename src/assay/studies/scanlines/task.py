@@ -41,8 +41,10 @@ class ScanTask:
         self.training = dataset.part("training").to(device)
         self.validation = dataset.part("validation").to(device)
         self.points = self.training.images.shape[2]
-        every = dataset.rows.labels if params.legacy.weights_from_all else self.training.labels.cpu()
-        self.counts = torch.bincount(every, minlength=params.data.classes).to(device)
+        own = torch.bincount(self.training.labels.cpu(), minlength=params.data.classes)
+        every = torch.bincount(dataset.rows.labels, minlength=params.data.classes)
+        self.own_counts = own
+        self.counts = (every if params.legacy.weights_from_all else own).to(device)
         self.lines = torch.tensor(read_out_lines(params.model, params.data.lines), device=device)
         self.positions = position_weights(self.lines, params.loss.first_line, params.loss.rising)
         self.samples_per_epoch = len(self.training.labels)

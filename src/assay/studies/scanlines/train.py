@@ -38,10 +38,10 @@ def run(params: Params, out: Path = OUT) -> None:
     progress.announce("scanlines", "train", identity=identity, data=dataset.digest)
     checkpoints = checkpoint_folder("scanlines-train", identity)
     trained = run_training(task, params.train, params.seed, checkpoints, out / "log")
-    facts = networks.Facts(task.points, task.counts.tolist(), dataset.digest)
+    facts = networks.Facts(task.points, task.own_counts.tolist(), dataset.digest)
     networks.save(out / "model", trained, params, facts, identity)
     write_bytes(out / "metrics.json", (json.dumps(metrics(trained), indent=2) + "\n").encode())
-    write_bytes(out / "classes.json", (json.dumps(classes(task.counts), indent=2) + "\n").encode())
+    write_bytes(out / "classes.json", (json.dumps(classes(task.own_counts, task.counts), indent=2) + "\n").encode())
     checkpoints.complete()
 
 
@@ -55,12 +55,15 @@ def metrics(trained: Trained) -> dict[str, float]:
     }
 
 
-def classes(counts: torch.Tensor) -> dict[str, object]:
-    """Counts and weights of the classes, and what a model that has learnt nothing scores."""
+def classes(counts: torch.Tensor, weighed: torch.Tensor) -> dict[str, object]:
+    """Counts (K,) of the training part and what a model that has learnt nothing else scores.
+
+    weighed: the counts (K,) that the classes' weights come from, others with `legacy.weights_from_all`.
+    """
     shares = priors(counts.double())
     return {
         "counts": counts.tolist(),
-        "weights": [round(weight, 6) for weight in class_weights(counts).tolist()],
+        "weights": [round(weight, 6) for weight in class_weights(weighed).tolist()],
         "majority_rate": float(shares.max()),
         "prior_entropy": entropy(shares),
         "uniform_entropy": uninformed(len(counts)),

@@ -9,7 +9,7 @@ Writes to results/validate:
     lines.csv       balanced accuracy and area under the curve against the number of lines seen, for `dvc plots`
     per_image.csv   truth, label and confidence of every test image, by its row and group in the data set
     baselines.json  what a model scores that has learnt nothing, or the class shares alone, in the network's classes
-    changes.csv     tip changes found, for models that read line by line
+    changes.csv     tip changes found, for models that read line by line, where their lines are known
     *.png           confusion, lines, calibration, examples, and a tip change as it is watched
 
 All of it is a function of model and data; latency, which is not, is measured by benchmarks/scanlines.py.
@@ -106,9 +106,9 @@ def evaluate(
     given[NULL] = whole_image(networks.untrained(model), test.images, params)
     shown.advance(note=NULL)
     given[CONSTANT] = constant(torch.tensor(model.facts.counts), len(labels))
-    given[TEMPLATE] = template_probabilities(dataset, test, params)
-    shown.advance(note=TEMPLATE)
     each = {name: merged(probabilities, merge) for name, probabilities in given.items()}
+    each[TEMPLATE] = template_probabilities(dataset, test, params)
+    shown.advance(note=TEMPLATE)
     judged = {name: judge(probabilities, labels, test.group, params) for name, probabilities in each.items()}
     curve = {}
     for lines, own in by_lines(model, test.images, params).items():
@@ -119,8 +119,11 @@ def evaluate(
 
 
 def watch_all(params: Params, model: networks.Classifier, found: Found) -> Watched | None:
-    """How well changes are found on the test part; None for a model that needs whole images."""
-    if not model.params.model.per_line:
+    """How well changes are found on the test part; None for a model that needs whole images.
+
+    None, too, of a user's files: they do not say where a tip changes, so every report would count as wrong.
+    """
+    if not model.params.model.per_line or params.data.source != "simulated":
         return None
     settings = params.evaluation
     every = model.probabilities(found.test.images, settings.batch_size, settings.vote)
@@ -154,6 +157,7 @@ def write(
     figures.by_lines(out / "lines.png", found.curve, {name: each.scores for name, each in judged.items()})
     figures.calibration(out / "calibration.png", found.probabilities, found.labels, params.evaluation.bins)
     figures.examples(out / "examples.png", names, found.test.images, found.labels, found.probabilities)
+    (out / "watched.png").unlink(missing_ok=True)  # of an earlier run with a network that reads line by line
     if watched is not None:
         draw_watched(out / "watched.png", names, found, watched)
 

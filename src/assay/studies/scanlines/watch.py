@@ -25,6 +25,7 @@ from assay.studies.scanlines.changes import Detector
 from assay.studies.scanlines.config import Params
 from assay.studies.scanlines.model import CausalEncoder, read_out_lines
 from assay.studies.scanlines.networks import Classifier, load
+from assay.studies.scanlines.sections import WatchConfig
 from assay.studies.scanlines.surface import class_names
 
 POLL_S = 0.05
@@ -89,18 +90,23 @@ def run(params: Params) -> None:
     settings = params.watch
     classifier = load(Path(settings.model), torch.device("cpu"))
     torch.set_num_threads(1)
-    names = class_names(classifier.params.data.merge)
+    if settings.lines_from == "-":  # a signal ends it at once: who waits for a line cannot be asked to stop
+        _say(classifier, _standard_input(), settings)
+        return
     with StopRequest() as stop:
-        path, idle_s = settings.lines_from, settings.idle_s
-        texts = _standard_input() if path == "-" else _growing(Path(path), idle_s, stop)
-        detector = Detector(settings.hold)
-        for seen in watch(classifier, texts):
-            best = int(seen.probabilities.argmax())
-            share = float(seen.probabilities[best])
-            change = detector.feed(seen.line, best if share >= settings.confident else None)
-            note = f"  tip change: {names[change.before]} -> {names[change.after]}" if change else ""
-            said = f"line {seen.line:4d}  {names[best]:<16} {share:.2f}  {1000 * seen.seconds:6.1f} ms{note}"
-            print(said, flush=True)
+        _say(classifier, _growing(Path(settings.lines_from), settings.idle_s, stop), settings)
+
+
+def _say(classifier: Classifier, texts: Iterator[str], settings: WatchConfig) -> None:
+    """Print what each line of text says."""
+    names, detector = class_names(classifier.params.data.merge), Detector(settings.hold)
+    for seen in watch(classifier, texts):
+        best = int(seen.probabilities.argmax())
+        share = float(seen.probabilities[best])
+        change = detector.feed(seen.line, best if share >= settings.confident else None)
+        note = f"  tip change: {names[change.before]} -> {names[change.after]}" if change else ""
+        said = f"line {seen.line:4d}  {names[best]:<16} {share:.2f}  {1000 * seen.seconds:6.1f} ms{note}"
+        print(said, flush=True)
 
 
 def watch(classifier: Classifier, texts: Iterator[str]) -> Iterator[Seen]:

@@ -1,8 +1,9 @@
 """Convolutional networks over images, windows of lines and single lines; open it for a reference model.
 
-`PaperCnn` is the two-dimensional network of Gordon et al. 2020 (doi 10.1088/2632-2153/ab42ec, arXiv 1907.13401), and
-`Lrcn` their recurrent one over windows. The paper gives 3 x 3 strides for all convolutions, which cannot fit three
-blocks into 128 x 128 points and is read as a stride of 1 but for the first. Its dense layer has no width there: 128.
+`PaperCnn` is the two-dimensional network of Gordon et al. 2020 (doi 10.1088/2632-2153/ab42ec, arXiv 1907.13401).
+`Lrcn` is after their recurrent one over windows, on the convolutions of `trunk` instead of theirs. The paper gives
+3 x 3 strides for all convolutions, which cannot fit three blocks into 128 x 128 points and is read as a stride of 1 but
+for the first. Its dense layer has no width there: 128.
 """
 
 from collections.abc import Sequence
