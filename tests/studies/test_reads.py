@@ -17,6 +17,8 @@ from assay.config.fields import leaves
 from assay.studies import study_config
 from assay.studies.latents.sections import SPLITS
 
+pytestmark = pytest.mark.pipeline
+
 RARE = [*SGD, *PLATEAU, "steps=null", "epochs=1"]
 
 
